@@ -1,0 +1,5 @@
+"""`python -m backy`."""
+
+from backy.cli.main import run
+
+run()

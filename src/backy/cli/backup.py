@@ -1,0 +1,63 @@
+"""`backy backup TAGS`: make a revision."""
+
+import click
+
+from backy.cli import edge
+from backy.cli.options import Options, pass_options
+from backy.domain import tags as tag_rules
+from backy.domain.revision import Consistency
+from backy.ground.clock import SystemClock
+from backy.ground.errors import BackyError
+from backy.ground.linux import keep_freed_memory
+from backy.ground.units import format_duration, format_size
+from backy.operation.backup import backup
+from backy.source.registry import open_source
+
+
+@click.command()
+@click.option(
+    "-f", "--force", is_flag=True, help="Allow tags outside the schedule; they go at the next expiry."
+)
+@click.argument("tags")
+@pass_options
+def command(options: Options, tags: str, *, force: bool) -> None:
+    """Make a revision of the job's image.
+
+    TAGS is a comma-separated list of tags of the job's schedule, or manual:NAME, which never expires.
+
+    \b
+    Example:
+      backy -b /srv/backy/vm01 backup daily,manual:before-upgrade
+    """
+    keep_freed_memory()
+    codec = options.global_config().codec
+    with options.opened_job() as (repository, job), options.log_for(job) as log:
+        config = job.config()
+        wanted = tag_rules.allowed(tags, config.schedule, force)
+        source = open_source(config.source, job.config_path)
+        log.info("backup started", job=job.name, tags=tags)
+        try:
+            revision = backup(repository, job, source, wanted, codec, SystemClock(), options.progress())
+        except BackyError as error:
+            log.error("backup failed", job=job.name, error=error.message)
+            raise
+        stats = revision.stats
+        log.info(
+            "backup finished",
+            job=job.name,
+            revision=revision.uuid,
+            consistency=revision.consistency.value,
+            duration=stats.duration,
+            bytes_read=stats.bytes_read,
+            bytes_written=stats.bytes_written,
+        )
+    options.tell(
+        f"revision {revision.uuid}: {format_size(stats.bytes_read)} read in "
+        f"{format_duration(stats.duration)}, {stats.chunks_new} new chunks, "
+        f"{format_size(stats.bytes_written)} stored"
+    )
+    if revision.consistency is Consistency.TORN:
+        edge.say(
+            "warning: the image changed while it was read, so this revision is no single instant of it "
+            "(torn); stop the machine or back up a snapshot."
+        )

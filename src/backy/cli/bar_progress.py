@@ -1,0 +1,44 @@
+"""Progress as a bar with rate and time left, on a terminal.
+
+Limits: importing this loads rich, which takes 0.1 s.
+"""
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+
+class BarProgress:
+    """See `backy.operation.progress.Progress`."""
+
+    def __init__(self) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._task: TaskID | None = None
+
+    def begin(self, what: str, total: int) -> None:
+        """See `Progress.begin`."""
+        self._task = self._bars.add_task(what, total=total)
+        self._bars.start()
+
+    def advance(self, length: int) -> None:
+        """See `Progress.advance`."""
+        if self._task is not None:
+            self._bars.advance(self._task, length)
+
+    def end(self) -> None:
+        """See `Progress.end`."""
+        self._bars.stop()

@@ -1,0 +1,58 @@
+"""The one edge where errors become a sentence on stderr and an exit code (doc/exit-codes.md).
+
+Limits: nothing else in backy prints errors or exits.
+"""
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+import click
+
+from backy.ground.errors import BackyError
+
+INTERRUPTED = 130
+VERBOSE_FLAGS = ("-v", "--verbose")
+
+
+def leave(command: Callable[[], object]) -> NoReturn:
+    """Run, say what went wrong, and exit."""
+    try:
+        command()
+        sys.stdout.flush()
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        say("interrupted; nothing was left half done")
+        sys.exit(INTERRUPTED)
+    except BackyError as error:
+        say(error.message)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output has gone; keep Python from complaining again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        say(f"{name}{os.strerror(error.errno or errno.EIO)}.")
+        sys.exit(1)
+    except MemoryError:
+        say("there is not enough memory.")
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - the last edge: a bug is told in one sentence too
+        if any(flag in sys.argv for flag in VERBOSE_FLAGS):
+            traceback.print_exc()
+        say(f"internal error, please report it ({type(error).__name__}: {error}); -v shows where.")
+        sys.exit(1)
+    sys.exit(0)
+
+
+def say(message: str) -> None:
+    """One message on stderr."""
+    click.echo(f"backy: {message}", err=True)

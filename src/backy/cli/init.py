@@ -1,0 +1,63 @@
+"""`backy init TYPE SOURCE`: create a job, and the repository where there is none."""
+
+import os
+
+import click
+
+from backy.cli.options import Options, pass_options
+from backy.domain.config import JobConfig, default_schedule
+from backy.domain.names import check_job_name
+from backy.ground.directory import Directory
+from backy.ground.errors import NotARepository, OptionRefused
+from backy.repository.repository import create, create_job, locate
+from backy.source import registry
+
+
+@click.command()
+@click.option(
+    "--force", is_flag=True, help="Make a repository in a directory or file system that looks unfit."
+)
+@click.argument("kind", metavar="TYPE")
+@click.argument("source")
+@pass_options
+def command(options: Options, kind: str, source: str, *, force: bool) -> None:
+    """Create a job, and the repository where there is none.
+
+    TYPE is `file`: SOURCE is a raw image file or a block device. The job is named by -b BASE/JOB, or
+    by -b BASE -j JOB. A repository is made where BASE is missing, empty or holds only this job's
+    directory; it sets 64 MiB aside, with which a full disk can be cleaned up.
+
+    \b
+    Example:
+      backy -b /srv/backy/vm01 init file /srv/images/vm01.raw
+    """
+    config = JobConfig(registry.from_argument(kind, source, os.path.abspath(source)), default_schedule())
+    with registry.open_source(config.source, "init").snapshot():
+        pass  # so a mistyped source shows now, not at night
+    base, job = _place(options)
+    check_job_name(job)
+    try:
+        found = locate(base, None)
+        if found.job is not None:
+            raise OptionRefused("-b", f"{base} is itself a job's directory in {found.base}")
+    except NotARepository:
+        create(base, [job], force=force)
+    with Directory.open(base) as directory:
+        create_job(directory, job, config)
+    options.tell(
+        f"job {job!r} in {base} backs up {os.path.abspath(source)}; "
+        f"next: backy -b {base}/{job} backup daily"
+    )
+
+
+def _place(options: Options) -> tuple[str, str]:
+    """(repository, job) as the options mean them."""
+    path = os.path.abspath(options.base_path())
+    if options.job is not None:
+        return path, options.job
+    if options.base is None:
+        raise OptionRefused("-b", "say where: -b BASE/JOB names the repository and the job")
+    base, job = os.path.split(path)
+    if not job:
+        raise OptionRefused("-b", "a job cannot be the root directory: use -b BASE/JOB")
+    return base, job

@@ -1,0 +1,35 @@
+"""Lists for people and for programs: aligned tables, and JSON.
+
+    >>> print(table(["Name", "Size"], [["a", "1"], ["bcd", "20"]], right=[1]))
+    Name  Size
+    a        1
+    bcd     20
+
+Limits: one line a row, cells are not wrapped, so that grep and awk work on them.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+import msgspec
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
+    """Columns as wide as their widest cell, two blanks apart; `right` are aligned to the right."""
+    lines = [list(head), *map(list, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+
+    def cell(column: int, text: str) -> str:
+        return text.rjust(widths[column]) if column in right else text.ljust(widths[column])
+
+    return "\n".join("  ".join(cell(*one) for one in enumerate(line)).rstrip() for line in lines)
+
+
+def json(document: object) -> str:
+    """Indented JSON; records, enums and times as in the revision records."""
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+
+
+def local_time(instant: datetime) -> str:
+    """An instant in the zone of the host, to the second."""
+    return instant.astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,93 @@
+"""`backy restore TARGET`: bring an image back."""
+
+import sys
+
+import click
+
+from backy.cli import edge
+from backy.cli.options import Options, pass_options
+from backy.cli.render import json, local_time, table
+from backy.ground.clock import SystemClock
+from backy.ground.errors import BackyError, OptionRefused, StorageFailed
+from backy.ground.linux import keep_freed_memory
+from backy.ground.units import format_duration, format_size
+from backy.operation.restore import BadRange, restore
+from backy.operation.select import choose_one
+from backy.repository import history as histories
+from backy.target.registry import STREAM, find_target
+
+
+@click.command()
+@click.option(
+    "-r", "--revision", "spec", default="latest", metavar="SPEC", show_default=True, help="Which one."
+)
+@click.option("--keep-going", is_flag=True, help="Restore what can be, zeros elsewhere; exit code 1.")
+@click.option("--bad-ranges", metavar="FILE", help="Where --keep-going writes its list, as JSON.")
+@click.option("--read-back", is_flag=True, help="Re-read the target from the disk and compare.")
+@click.argument("target")
+@pass_options
+def command(
+    options: Options,
+    spec: str,
+    bad_ranges: str | None,
+    target: str,
+    *,
+    keep_going: bool,
+    read_back: bool,
+) -> None:
+    """Restore a revision to a file, a block device or standard output.
+
+    TARGET is a file (new, or replaced when the restore has succeeded), a block device that is not in
+    use, or - for standard output. Every chunk is checked on the way.
+
+    \b
+    Example:
+      backy -b /srv/backy/vm01 restore -r 'last(tag:daily)' /dev/vg0/vm01
+      backy -b /srv/backy/vm01 restore - | ssh host 'cat > vm01.raw'
+    """
+    if read_back and target == STREAM:
+        raise OptionRefused("--read-back", "standard output cannot be read back")
+    if bad_ranges is not None and not keep_going:
+        raise OptionRefused("--bad-ranges", "it goes with --keep-going")
+    keep_freed_memory()
+    clock = SystemClock()
+    started = clock.monotonic()
+    with options.opened_job() as (repository, job), options.log_for(job) as log:
+        revision = choose_one(histories.load(job.directory), spec, job.name)
+        log.info("restore started", job=job.name, revision=revision.uuid, target=target)
+        try:
+            bad = restore(
+                repository,
+                job,
+                revision,
+                find_target(target, sys.stdout.fileno()),
+                options.progress(),
+                keep_going=keep_going,
+                read_back=read_back,
+            )
+        except BackyError as error:
+            log.error("restore failed", job=job.name, revision=revision.uuid, error=error.message)
+            raise
+        log.info("restore finished", job=job.name, revision=revision.uuid, bad_ranges=len(bad))
+    if target != STREAM:
+        took = format_duration(clock.monotonic() - started)
+        options.tell(
+            f"revision {revision.uuid} of {local_time(revision.taken_at)} is in {target}: "
+            f"{format_size(revision.image_size)} in {took}" + (", read back" if read_back else "")
+        )
+    if bad:
+        _report(bad, bad_ranges)
+        sys.exit(1)
+
+
+def _report(bad: list[BadRange], file: str | None) -> None:
+    lost = format_size(sum(one.length for one in bad))
+    edge.say(f"{len(bad)} ranges ({lost}) could not be restored and are zeros in the target:")
+    rows = [[str(one.offset), str(one.length), one.why] for one in bad]
+    click.echo(table(["Offset", "Length", "Why"], rows, right=(0, 1)), err=True)
+    if file is not None:
+        try:
+            with open(file, "w", encoding="utf-8") as out:
+                out.write(json([one._asdict() for one in bad]) + "\n")
+        except OSError as error:
+            raise StorageFailed("write", file, error.errno or 0) from error

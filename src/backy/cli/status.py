@@ -1,0 +1,142 @@
+"""`backy status`: list the revisions of a job, or the jobs of a repository."""
+
+from datetime import datetime
+from typing import NamedTuple
+
+import click
+
+from backy.cli import edge
+from backy.cli.options import Options, pass_options
+from backy.cli.render import json, local_time, table
+from backy.domain.revision import Consistency, Revision, Trust
+from backy.ground.units import format_duration, format_size
+from backy.operation.select import choose
+from backy.repository import history as histories
+from backy.repository.history import History
+from backy.repository.repository import Repository
+
+
+@click.command()
+@click.option("-r", "--revision", "spec", metavar="SPEC", help="Only these revisions.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--yaml", "as_yaml", is_flag=True, help="As YAML, like backy 2.5.")
+@pass_options
+def command(options: Options, spec: str | None, *, as_json: bool, as_yaml: bool) -> None:
+    """List revisions, or the jobs of a repository.
+
+    With a job (-b BASE/JOB, or -j) its revisions, oldest first; without, all jobs.
+
+    \b
+    Example:
+      backy -b /srv/backy/vm01 status
+      backy -b /srv/backy status --json
+    """
+    with options.opened() as (repository, name):
+        if name is None and spec is None:
+            _show_jobs(repository, as_json=as_json, as_yaml=as_yaml)
+            return
+    with options.opened_job() as (_, job):
+        history = histories.load(job.directory)
+        revisions = list(history.revisions) if spec is None else choose(history, spec, job.name)
+        if as_json or as_yaml:
+            click.echo(_documents(revisions, as_yaml=as_yaml))
+        else:
+            click.echo(_revision_table(revisions))
+        _warn(history, job.name)
+
+
+def _documents(found: object, *, as_yaml: bool) -> str:
+    text = json(found)
+    if not as_yaml:
+        return text
+    import yaml
+
+    return str(yaml.safe_dump(yaml.safe_load(text), sort_keys=False)).rstrip()
+
+
+def _revision_table(revisions: list[Revision]) -> str:
+    head = ["Date (local)", "Revision", "Image", "Stored", "Took", "Tags", "Remarks"]
+    rows = [
+        [
+            local_time(one.taken_at),
+            one.uuid,
+            format_size(one.image_size),
+            format_size(one.stats.bytes_written),
+            format_duration(one.stats.duration),
+            ",".join(one.tags) or "-",
+            _remarks(one),
+        ]
+        for one in revisions
+    ]
+    stored = sum(one.stats.bytes_written for one in revisions)
+    return (
+        f"{table(head, rows, right=(2, 3, 4))}\n{len(revisions)} revisions, {format_size(stored)} stored"
+    )
+
+
+def _remarks(revision: Revision) -> str:
+    remarks = []
+    if revision.trust is not Trust.TRUSTED:
+        remarks.append(revision.trust.value)
+    if revision.consistency is Consistency.TORN:
+        remarks.append("torn: changed while it was read")
+    return ", ".join(remarks)
+
+
+class _JobSummary(NamedTuple):
+    """A job's line in the overview."""
+
+    job: str
+    revisions: int
+    latest: datetime | None
+    image_size: int
+    torn: int
+    unusable_records: int
+
+
+def _summary(repository: Repository, name: str) -> _JobSummary:
+    with repository.job(name) as job:
+        history = histories.load(job.directory)
+    newest = history.revisions[-1] if history.revisions else None
+    return _JobSummary(
+        name,
+        len(history.revisions),
+        newest.taken_at if newest else None,
+        newest.image_size if newest else 0,
+        sum(one.consistency is Consistency.TORN for one in history.revisions),
+        len(history.unreadable) + len(history.lost),
+    )
+
+
+def _show_jobs(repository: Repository, *, as_json: bool, as_yaml: bool) -> None:
+    found = [_summary(repository, name) for name in repository.jobs()]
+    if as_json or as_yaml:
+        click.echo(_documents([one._asdict() for one in found], as_yaml=as_yaml))
+        return
+    rows = []
+    for one in found:
+        problems = ((one.torn, "torn"), (one.unusable_records, "records unusable"))
+        rows.append(
+            [
+                one.job,
+                str(one.revisions),
+                local_time(one.latest) if one.latest else "never",
+                format_size(one.image_size),
+                ", ".join(f"{count} {word}" for count, word in problems if count),
+            ]
+        )
+    click.echo(table(["Job", "Revisions", "Latest (local)", "Image", "Remarks"], rows, right=(1, 3)))
+
+
+def _warn(history: History, job: str) -> None:
+    torn = sum(one.consistency is Consistency.TORN for one in history.revisions)
+    if torn:
+        edge.say(
+            f"warning: {torn} revisions of {job!r} are torn: their image changed while it was read."
+        )
+    for unreadable in history.unreadable:
+        edge.say(f"warning: {unreadable.error.message}")
+    for uuid in history.lost:
+        edge.say(
+            f"warning: the record of revision {uuid} is gone; 'backy forget -r {uuid}' accepts that."
+        )

@@ -1,0 +1,1 @@
+"""Floor 1: what backups are, as pure values and functions; no file is opened here."""

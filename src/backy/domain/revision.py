@@ -1,0 +1,151 @@
+"""A revision: one completed backup, as its record on disk states it.
+
+    >>> revision = Revision(
+    ...     uuid="00000000-0000-4000-8000-000000000000", taken_at=datetime(2026, 11, 1, tzinfo=UTC),
+    ...     tags={"daily": Origin.SCHEDULE}, maps=(), source=SourceIdentity(type="file"), stats=Stats(),
+    ... )
+    >>> parse(serialise(revision)) == revision
+    True
+
+The record is a sealed JSON document (`sealed`), strict: an unknown member or another format number
+means that a newer version wrote it, and then nothing is done with it.
+
+Limits: pure; times are aware UTC, sizes bytes, durations seconds.
+"""
+
+import enum
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+
+from backy.domain import sealed
+
+RECORD_FORMAT = 1
+
+
+class Trust(enum.Enum):
+    """How far the contents are believed."""
+
+    TRUSTED = "trusted"
+    DISTRUSTED = "distrusted"
+    VERIFIED = "verified"
+
+
+class Distrust(enum.Enum):
+    """Why a revision is distrusted: what may clear it depends on this."""
+
+    STORE = "store"  # damage in the store; cleared by verify
+    SOURCE = "source"  # a change hint lied, or the operator said so; cleared by comparison only
+
+
+class Origin(enum.Enum):
+    """Where a tag came from, which decides when it may go."""
+
+    SCHEDULE = "schedule"
+    FORCED = "forced"
+    MANUAL = "manual"
+
+
+class Consistency(enum.Enum):
+    """Whether the image is one instant of its source."""
+
+    CONSISTENT = "consistent"
+    TORN = "torn"  # the source changed while it was read
+
+
+class MapDigest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The chunk map of one disk: its file's size, its root digest, and the image's size."""
+
+    disk: str
+    size: int
+    root: str
+    image_size: int
+
+
+class SourceIdentity(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
+    """What was read, so that a later run can tell whether it is still the same thing."""
+
+    type: str
+    path: str | None = None
+    inode: int | None = None
+    changed_ns: int | None = None
+    size: int | None = None
+
+
+class Stats(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the backup did: bytes, seconds, chunk counts."""
+
+    duration: float = 0.0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    chunks: int = 0
+    chunks_zero: int = 0
+    chunks_new: int = 0
+
+
+class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One completed backup."""
+
+    format: int = RECORD_FORMAT
+    uuid: str
+    taken_at: datetime
+    tags: dict[str, Origin]
+    trust: Trust = Trust.TRUSTED
+    distrust: Distrust | None = None
+    consistency: Consistency = Consistency.CONSISTENT
+    parent: str | None = None
+    maps: tuple[MapDigest, ...]
+    source: SourceIdentity
+    stats: Stats
+
+    @property
+    def image_size(self) -> int:
+        """Bytes of all its disks together."""
+        return sum(one.image_size for one in self.maps)
+
+    @property
+    def is_distrusted(self) -> bool:
+        """Whether it may neither be a parent nor count for retention."""
+        return self.trust is Trust.DISTRUSTED
+
+    def with_tags(self, tags: dict[str, Origin]) -> "Revision":
+        """The same revision under other tags."""
+        return msgspec.structs.replace(self, tags=tags)
+
+
+def serialise(revision: Revision) -> bytes:
+    """The record's bytes."""
+    return sealed.seal(msgspec.json.encode(revision))
+
+
+class UnknownFormat(ValueError):
+    """A whole record that another version wrote; `found` names the difference."""
+
+
+def parse(content: bytes) -> Revision:
+    """The revision of a record; UnknownFormat, or ValueError with the reason."""
+    document = sealed.unseal(content)
+    try:
+        revision = _decode(document)
+    except msgspec.ValidationError as error:
+        # The checksum holds, so this is what somebody meant to write.
+        raise UnknownFormat(f"a record with other members ({error})") from error
+    except msgspec.DecodeError as error:
+        raise ValueError(f"it is not JSON: {error}") from error
+    if revision.format != RECORD_FORMAT:
+        raise UnknownFormat(f"record format {revision.format}")
+    if str(UUID(revision.uuid)) != revision.uuid:
+        raise ValueError(f"its UUID {revision.uuid!r} is not written in the usual form")
+    if revision.taken_at.tzinfo is None:
+        raise ValueError("its time has no zone")
+    for one in revision.maps:
+        if len(bytes.fromhex(one.root)) != 32 or one.size < 0 or one.image_size < 0:
+            raise ValueError("it describes an impossible map")
+    return msgspec.structs.replace(revision, taken_at=revision.taken_at.astimezone(UTC))
+
+
+def _decode(document: bytes) -> Revision:
+    return msgspec.json.decode(document, type=Revision)

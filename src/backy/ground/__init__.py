@@ -1,0 +1,1 @@
+"""Floor 0: what knows the operating system and nothing of backups."""

@@ -1,0 +1,512 @@
+"""Every error that backy raises on purpose, in one tree.
+
+An error has fields, so that callers act on its type and logs carry evidence; its `message` is one
+sentence made from the fields that says what to do, and `exit_code` is what the process ends with.
+Only the command line's edge (`backy.cli.edge`) turns an error into text and an exit code.
+Findings of `verify` are results, not errors: see `backy.operation.verify`.
+
+    BackyError                      1
+    ├── UsageError                  2   the request itself is wrong
+    │   ├── NameRefused                 a job or disk name outside the allowed letters
+    │   ├── SpecError                   a revision spec that does not parse, with the position
+    │   ├── OptionRefused               options that do not go together, or a value out of range
+    │   └── CouldNotVerify              any other error that kept verify from looking
+    ├── ConfigError                 1   file, key, reason
+    ├── RepositoryError
+    │   ├── NotARepository              no chunk store where one was named
+    │   ├── RepositoryRefused           it cannot be made or used here
+    │   ├── FormatUnknown               written by a newer (or an unknown) version
+    │   └── StorageFailed               the system refused a read or write below the repository
+    ├── JobError
+    │   ├── JobMissing
+    │   ├── JobExists
+    │   └── JobBusy                     a second backup of the same job at the same time
+    ├── RevisionError
+    │   ├── RevisionMissing             nothing matches the spec
+    │   ├── RevisionAmbiguous           more than one does where one is needed
+    │   ├── RevisionGone                forgotten while it was being used
+    │   ├── HistoryUnclear              an unreadable record may be the one that was meant
+    │   ├── TagRefused                  neither the schedule's nor manual:*
+    │   └── TagsDiffer                  --expect did not hold
+    ├── DamageError
+    │   ├── RecordDamaged
+    │   ├── MapDamaged
+    │   ├── ChunkMissing
+    │   ├── ChunkDamaged
+    │   ├── ChunkUnreadable             the system could not read it: no proof of damage
+    │   ├── EncodingFault               a chunk that did not decode to what was encoded
+    │   └── ImageDamaged                the byte range that a restore cannot produce
+    ├── SourceError
+    │   ├── SourceRefused
+    │   └── SourceFailed                a read failed, with the offset
+    └── TargetError
+        ├── TargetRefused
+        ├── TargetFailed                a write failed, with the offset
+        └── ReadBackDiffers             --read-back found other bytes
+"""
+
+import errno
+import os
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(eq=False)
+class BackyError(Exception):
+    """Root of the tree; never raised itself."""
+
+    exit_code: ClassVar[int] = 1
+
+    @property
+    def message(self) -> str:
+        """One sentence for the operator, built from the fields."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return self.message
+
+
+# ..The request..............................................................................
+
+
+class UsageError(BackyError):
+    """The request itself is wrong; nothing was looked at."""
+
+    exit_code: ClassVar[int] = 2
+
+
+@dataclass(eq=False)
+class NameRefused(UsageError):
+    """A name that could leave its directory or hide a file; `kind` says what it names."""
+
+    kind: str
+    name: str
+    rule: str
+
+    @property
+    def message(self) -> str:
+        return f"{self.name!r} is no {self.kind} name: {self.rule}."
+
+
+@dataclass(eq=False)
+class SpecError(UsageError):
+    """A revision spec that does not parse; `position` counts characters from 0."""
+
+    spec: str
+    position: int
+    why: str
+
+    @property
+    def message(self) -> str:
+        pointer = " " * self.position + "^"
+        return (
+            f"revision spec: {self.why}, at character {self.position + 1}:\n  {self.spec}\n  {pointer}"
+        )
+
+
+@dataclass(eq=False)
+class OptionRefused(UsageError):
+    """An option or argument that cannot be meant; `why` says what to write instead."""
+
+    option: str
+    why: str
+
+    @property
+    def message(self) -> str:
+        return f"{self.option}: {self.why}."
+
+
+@dataclass(eq=False)
+class CouldNotVerify(UsageError):
+    """What kept verify from running, under another exit code than its findings have."""
+
+    cause: BackyError
+
+    @property
+    def message(self) -> str:
+        return f"nothing was verified: {self.cause.message}"
+
+
+@dataclass(eq=False)
+class ConfigError(BackyError):
+    """A configuration file that cannot be used; `key` is a dotted path, empty for the file."""
+
+    file: str
+    key: str
+    why: str
+
+    @property
+    def message(self) -> str:
+        where = f"{self.file}: {self.key}" if self.key else self.file
+        return f"{where}: {self.why}."
+
+
+# ..The repository...........................................................................
+
+
+class RepositoryError(BackyError):
+    """The repository as a whole."""
+
+
+@dataclass(eq=False)
+class NotARepository(RepositoryError):
+    """No chunk store at `path`; `hint` says what is there or what to do."""
+
+    path: str
+    hint: str
+
+    @property
+    def message(self) -> str:
+        return f"{self.path} is not a backy repository: {self.hint}."
+
+
+@dataclass(eq=False)
+class RepositoryRefused(RepositoryError):
+    """A repository cannot be made or used at `path`."""
+
+    path: str
+    why: str
+
+    @property
+    def message(self) -> str:
+        return f"{self.path}: {self.why}."
+
+
+@dataclass(eq=False)
+class FormatUnknown(RepositoryError):
+    """Something on disk has a format that this version does not know, so nothing is touched."""
+
+    path: str
+    found: str
+
+    @property
+    def message(self) -> str:
+        return f"{self.path}: {self.found} is not known to this version of backy; use a newer one."
+
+
+@dataclass(eq=False)
+class StorageFailed(RepositoryError):
+    """The system refused `action` on `path`; `code` is the errno."""
+
+    action: str
+    path: str
+    code: int
+
+    @property
+    def message(self) -> str:
+        cures = {
+            errno.ENOSPC: "the disk is full: free some space and run it again",
+            errno.EDQUOT: "the disk quota is used up: raise it and run it again",
+            errno.EROFS: "the file system is mounted read-only",
+            errno.EACCES: "permission denied: run backy as the owner of the repository",
+            errno.EPERM: "permission denied: run backy as the owner of the repository",
+            errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
+        }
+        return f"{self.action} {self.path}: {cures.get(self.code, os.strerror(self.code))}."
+
+
+# ..Jobs and revisions.......................................................................
+
+
+class JobError(BackyError):
+    """A job."""
+
+
+@dataclass(eq=False)
+class JobMissing(JobError):
+    """No such job; `hint` names the jobs there are, or the way to make one."""
+
+    job: str
+    hint: str
+
+    @property
+    def message(self) -> str:
+        return f"there is no job {self.job!r}: {self.hint}."
+
+
+@dataclass(eq=False)
+class JobExists(JobError):
+    """`init` of a job that is there already."""
+
+    job: str
+    path: str
+
+    @property
+    def message(self) -> str:
+        return f"job {self.job!r} exists already: edit {self.path} to change it."
+
+
+@dataclass(eq=False)
+class JobBusy(JobError):
+    """Another backup of this job is running."""
+
+    job: str
+
+    @property
+    def message(self) -> str:
+        return f"a backup of {self.job!r} is running already; nothing was done."
+
+
+class RevisionError(BackyError):
+    """A choice of revisions."""
+
+
+@dataclass(eq=False)
+class RevisionMissing(RevisionError):
+    """No revision matches."""
+
+    spec: str
+    job: str
+
+    @property
+    def message(self) -> str:
+        return f"no revision of {self.job!r} matches {self.spec!r}; 'backy status' lists them."
+
+
+@dataclass(eq=False)
+class RevisionAmbiguous(RevisionError):
+    """Several match where exactly one is needed."""
+
+    spec: str
+    matches: tuple[str, ...]
+
+    @property
+    def message(self) -> str:
+        return (
+            f"{self.spec!r} matches {len(self.matches)} revisions ({', '.join(self.matches[:3])}…): "
+            "name one, for instance as last(…)."
+        )
+
+
+@dataclass(eq=False)
+class RevisionGone(RevisionError):
+    """The revision was forgotten by someone else meanwhile."""
+
+    uuid: str
+
+    @property
+    def message(self) -> str:
+        return f"revision {self.uuid} has been forgotten meanwhile; nothing was changed."
+
+
+@dataclass(eq=False)
+class HistoryUnclear(RevisionError):
+    """A relative spec cannot be trusted while a record is unreadable."""
+
+    spec: str
+    records: tuple[str, ...]
+
+    @property
+    def message(self) -> str:
+        return (
+            f"{self.spec!r} may not be what you mean, since {', '.join(self.records)} cannot be read: "
+            "name the revision by its full UUID, or forget the unreadable one by its UUID."
+        )
+
+
+@dataclass(eq=False)
+class TagRefused(RevisionError):
+    """A tag that is neither in the schedule nor an operator's."""
+
+    tag: str
+    allowed: tuple[str, ...]
+
+    @property
+    def message(self) -> str:
+        return (
+            f"tag {self.tag!r} is not in the job's schedule ({', '.join(self.allowed) or 'empty'}): "
+            "use one of these, manual:NAME, or -f."
+        )
+
+
+@dataclass(eq=False)
+class TagsDiffer(RevisionError):
+    """`tags --expect` found others; nothing was changed."""
+
+    uuid: str
+    expected: tuple[str, ...]
+    found: tuple[str, ...]
+
+    @property
+    def message(self) -> str:
+        return (
+            f"revision {self.uuid} has the tags {', '.join(self.found) or '(none)'}, "
+            f"not {', '.join(self.expected) or '(none)'}; nothing was changed."
+        )
+
+
+# ..Damage...................................................................................
+
+
+class DamageError(BackyError):
+    """Stored data is not what was stored."""
+
+
+@dataclass(eq=False)
+class RecordDamaged(DamageError):
+    """A revision record that cannot be read or whose checksum does not hold."""
+
+    path: str
+    why: str
+
+    @property
+    def message(self) -> str:
+        return f"{self.path}: the revision record is damaged: {self.why}."
+
+
+@dataclass(eq=False)
+class MapDamaged(DamageError):
+    """A chunk map that cannot be read or does not belong to its record."""
+
+    path: str
+    why: str
+
+    @property
+    def message(self) -> str:
+        return f"{self.path}: the chunk map is damaged: {self.why}."
+
+
+@dataclass(eq=False)
+class ChunkMissing(DamageError):
+    """A chunk is in neither the store nor the trash."""
+
+    chunk: str
+
+    @property
+    def message(self) -> str:
+        return f"chunk {self.chunk} is missing."
+
+
+@dataclass(eq=False)
+class ChunkDamaged(DamageError):
+    """A chunk's file does not hold what its name promises."""
+
+    chunk: str
+    why: str
+
+    @property
+    def message(self) -> str:
+        return f"chunk {self.chunk} is damaged: {self.why}."
+
+
+@dataclass(eq=False)
+class ChunkUnreadable(DamageError):
+    """The system failed to read a chunk's file; `code` is the errno. Its bytes may be fine."""
+
+    chunk: str
+    code: int
+
+    @property
+    def message(self) -> str:
+        return f"chunk {self.chunk} cannot be read: {os.strerror(self.code)}."
+
+
+@dataclass(eq=False)
+class EncodingFault(DamageError):
+    """A freshly encoded chunk did not decode to its bytes: faulty memory, CPU or codec."""
+
+    chunk: str
+    codec: str
+
+    @property
+    def message(self) -> str:
+        return (
+            f"chunk {self.chunk} did not survive {self.codec}: it decodes to other bytes; nothing of "
+            "this backup was kept. Check this machine's memory."
+        )
+
+
+@dataclass(eq=False)
+class ImageDamaged(DamageError):
+    """A restore met a byte range that it cannot produce; offsets and lengths in bytes."""
+
+    offset: int
+    length: int
+    why: str
+
+    @property
+    def message(self) -> str:
+        return (
+            f"bytes {self.offset} to {self.offset + self.length - 1} cannot be restored: "
+            f"{self.why.rstrip('.')}; --keep-going restores the rest."
+        )
+
+
+# ..Both ends................................................................................
+
+
+class SourceError(BackyError):
+    """Where the image comes from."""
+
+
+@dataclass(eq=False)
+class SourceRefused(SourceError):
+    """The source cannot be backed up as it is."""
+
+    path: str
+    why: str
+
+    @property
+    def message(self) -> str:
+        return f"source {self.path}: {self.why}."
+
+
+@dataclass(eq=False)
+class SourceFailed(SourceError):
+    """A read failed or came short; `offset` in bytes."""
+
+    path: str
+    offset: int
+    why: str
+
+    @property
+    def message(self) -> str:
+        return (
+            f"source {self.path}: reading at byte {self.offset} failed: {self.why}; "
+            "no revision was made."
+        )
+
+
+class TargetError(BackyError):
+    """Where a restore goes."""
+
+
+@dataclass(eq=False)
+class TargetRefused(TargetError):
+    """The target cannot take this image; it was not touched."""
+
+    path: str
+    why: str
+
+    @property
+    def message(self) -> str:
+        return f"target {self.path}: {self.why}; it was not touched."
+
+
+@dataclass(eq=False)
+class TargetFailed(TargetError):
+    """A write or read-back failed; the target is incomplete."""
+
+    path: str
+    offset: int
+    why: str
+
+    @property
+    def message(self) -> str:
+        return f"target {self.path}: byte {self.offset}: {self.why}; it is incomplete."
+
+
+@dataclass(eq=False)
+class ReadBackDiffers(TargetError):
+    """The target does not return what was written."""
+
+    path: str
+    offset: int
+    length: int
+
+    @property
+    def message(self) -> str:
+        return (
+            f"target {self.path}: bytes {self.offset} to {self.offset + self.length - 1} read back "
+            "differently from what was written; do not use it."
+        )

@@ -1,0 +1,179 @@
+"""Linux calls that Python's `os` lacks, as typed functions.
+
+Each raises OSError with errno like `os` does. They go through libc by ctypes, which releases the
+GIL during the call.
+
+    >>> buffer = Buffer(4096)
+    >>> is_zero(buffer, 4096)
+    True
+
+Limits: 64-bit Linux; syncfs tells write errors from kernel 5.8 on (`errors_are_told`).
+"""
+
+import ctypes
+import fcntl
+import mmap
+import os
+import struct
+
+PAGE = mmap.PAGESIZE
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+_libc.memcmp.restype = ctypes.c_int
+_libc.mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+]
+_libc.mmap.restype = ctypes.c_void_p
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
+_libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+_SYNC_FILE_RANGE_WRITE = 2
+_FALLOC_KEEP_SIZE = 1
+_FALLOC_PUNCH_HOLE = 2
+_BLKGETSIZE64 = 0x80081272
+_BLKSSZGET = 0x1268
+_BLKZEROOUT = 0x127F
+
+# f_type of statfs(2), from linux/magic.h; the file systems whose flock, syncfs and rename backy trusts.
+_FILE_SYSTEMS = {
+    0x58465342: "xfs",
+    0x9123683E: "btrfs",
+    0xEF53: "ext4",
+    0x2FC12FC1: "zfs",
+    0x01021994: "tmpfs",
+    0x6969: "nfs",
+    0x65735546: "fuse",
+    0xFF534D42: "cifs",
+    0xFE534D42: "smb2",
+    0x794C7630: "overlayfs",
+}
+TRUSTED_FILE_SYSTEMS = ("xfs", "btrfs", "ext4", "zfs", "tmpfs")
+
+
+class Buffer:
+    """Page-aligned memory of at least `size` bytes in whole pages, as direct I/O needs it.
+
+    `view` is writable; `address` is for libc. Comparing memoryviews is ten times slower than
+    memcmp, so contents are compared with `is_zero` and `equal` only.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = max(-(-size // PAGE), 1) * PAGE
+        self._map = mmap.mmap(-1, self.size)
+        self.view = memoryview(self._map)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+
+    def clear(self, start: int, stop: int) -> None:
+        """Set bytes `start` to `stop` to zero."""
+        ctypes.memset(self.address + start, 0, stop - start)
+
+    def fill(self, plain: bytes) -> None:
+        """Copy `plain` to the beginning."""
+        ctypes.memmove(self.address, plain, len(plain))
+
+
+def is_zero(buffer: Buffer, length: int, start: int = 0) -> bool:
+    """Whether `length` bytes from `start` are all zero; stops at the first that is not."""
+    if length == 0:
+        return True
+    if buffer.view[start]:
+        return False
+    # A run of zeros equals itself shifted by one byte.
+    at = buffer.address + start
+    return not _libc.memcmp(at, at + 1, length - 1)
+
+
+def equal(buffer: Buffer, other: bytes, start: int = 0) -> bool:
+    """Whether `buffer` from `start` begins with the bytes of `other`."""
+    if start + len(other) > buffer.size:
+        return False
+    return not _libc.memcmp(buffer.address + start, other, len(other))
+
+
+def _check(result: int) -> None:
+    if result:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def syncfs(fd: int) -> None:
+    """Write everything of the file system that holds `fd`; tells errors since `fd` was opened, once."""
+    _check(_libc.syncfs(fd))
+
+
+def start_writeback(fd: int, length: int) -> None:
+    """Let the kernel begin to write the first `length` bytes of a file no promise (sync_file_range)."""
+    _check(_libc.sync_file_range(fd, 0, length, _SYNC_FILE_RANGE_WRITE))
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Make a range read as zeros and give its space back, on files and on block devices that can."""
+    _check(_libc.fallocate(fd, _FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE, offset, length))
+
+
+def write_zeros(fd: int, offset: int, length: int) -> None:
+    """Make a range of a block device read as zeros, writing them where the device knows no other way."""
+    fcntl.ioctl(fd, _BLKZEROOUT, struct.pack("QQ", offset, length))
+
+
+def device_size(fd: int) -> int:
+    """Bytes of a block device."""
+    return int(struct.unpack("Q", fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)))[0])
+
+
+def sector_size(fd: int) -> int:
+    """Logical block size of a block device in bytes: what direct I/O must align to."""
+    return int(struct.unpack("I", fcntl.ioctl(fd, _BLKSSZGET, bytes(4)))[0])
+
+
+def file_system(fd: int) -> str:
+    """Name of the file system that holds `fd`, or its magic number where the name is not known."""
+    found = ctypes.create_string_buffer(256)
+    _check(_libc.fstatfs(fd, found))
+    magic = struct.unpack_from("q", found.raw)[0] & 0xFFFFFFFF
+    return _FILE_SYSTEMS.get(magic, hex(magic))
+
+
+def errors_are_told() -> bool:
+    """Whether syncfs reports write errors: kernel 5.8 and later (syncfs(2), "Versions")."""
+    major, minor = os.uname().release.split(".")[:2]
+    return (int(major), int("".join(filter(str.isdigit, minor)) or 0)) >= (5, 8)
+
+
+def resident_share(fd: int, offset: int, length: int) -> float:
+    """Share (0 to 1) of a file's range that lies in the page cache; `offset` is page-aligned.
+
+    mincore(2) on a mapping that is never touched: it neither reads nor faults. For users who may
+    not write the file the kernel answers 1 for everything.
+    """
+    if length == 0:
+        return 0.0
+    address = _libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, fd, offset)
+    if address in (None, ctypes.c_void_p(-1).value):
+        return 0.0
+    try:
+        pages = -(-length // PAGE)
+        found = ctypes.create_string_buffer(pages)
+        if _libc.mincore(address, length, found):
+            return 0.0
+        return 1 - found.raw[:pages].count(b"\0") / pages
+    finally:
+        _libc.munmap(address, length)
+
+
+def keep_freed_memory() -> None:
+    """Tell malloc to reuse chunk-sized blocks instead of returning them to the kernel.
+
+    Without this every 4 MiB buffer of a codec costs a thousand page faults. mallopt(3):
+    M_MMAP_THRESHOLD is -3 (32 MiB is its maximum), M_TRIM_THRESHOLD -1.
+    """
+    _libc.mallopt(-3, 32 << 20)
+    _libc.mallopt(-1, 64 << 20)

@@ -1,0 +1,206 @@
+"""Verify: is everything there that the selected revisions need, and is it what it was?
+
+    findings = verify(repository, [(job, revisions)], progress, quick=False)
+
+Every chunk is read past the page cache, decoded (a delta with its base) and hashed, shared ones
+once; `quick` proves only the frames' checksums. Structure is proven too: each record, each map and
+each of its pages, and that no map lacks its record.
+
+What is found is a result, not an error. A revision that is forgotten meanwhile is no finding.
+
+Limits: chunks are taken in passes by their id, so that memory holds at most a quarter of a million ids;
+maps are opened one at a time.
+"""
+
+import enum
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from backy.domain.chunk import ChunkId
+from backy.domain.chunkmap import Entry
+from backy.domain.revision import MapDigest, Revision
+from backy.ground.errors import DamageError, MapDamaged, RevisionGone
+from backy.operation import parallel
+from backy.operation.progress import Progress
+from backy.repository.chunks import ChunkReader
+from backy.repository.history import History
+from backy.repository.layout import chunk_name
+from backy.repository.maps import MapReader, open_pinned
+from backy.repository.repository import Job, Repository
+
+IDS_A_PASS = 250_000
+
+
+class Kind(enum.Enum):
+    """What is wrong."""
+
+    RECORD = "record"
+    MAP = "map"
+    CHUNK = "chunk"
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong with one revision; `ranges` are (offset, length) in bytes."""
+
+    kind: Kind
+    job: str
+    revision: str
+    disk: str
+    chunk: str | None
+    ranges: tuple[tuple[int, int], ...]
+    why: str
+
+
+class Selected(NamedTuple):
+    """A job and which of its revisions to verify."""
+
+    job: Job
+    history: History
+    revisions: Sequence[Revision]
+
+
+class Result(NamedTuple):
+    """Findings by job, revision and offset, and how much was looked at."""
+
+    findings: list[Finding]
+    revisions: int
+    chunks: int
+
+
+def verify(
+    repository: Repository, selection: Sequence[Selected], progress: Progress, *, quick: bool
+) -> Result:
+    """Prove everything that the selected revisions need."""
+    findings = [finding for one in selection for finding in _structure(one)]
+    maps = [
+        _Map(one.job, revision, wanted)
+        for one in selection
+        for revision in one.revisions
+        for wanted in revision.maps
+    ]
+    findings += _check_maps(maps)
+    entries = sum(one.entries for one in maps)
+    passes = max(1, -(-entries // IDS_A_PASS))
+    chunks = 0
+    progress.begin("verify", sum(one.entries for one in maps) * repository.format.chunk_size)
+    try:
+        for number in range(passes):
+            found = _Pass(number, passes, maps)
+            chunks += found.chunks
+            progress.advance(found.repeated * repository.format.chunk_size)
+            findings += found.verify(repository, progress, quick)
+    finally:
+        progress.end()
+    findings.sort(key=lambda one: (one.job, one.revision, one.disk, one.ranges))
+    return Result(findings, sum(len(one.revisions) for one in selection), chunks)
+
+
+def _structure(selected: Selected) -> Iterator[Finding]:
+    """Records that cannot be read, and maps whose record is gone."""
+    name = selected.job.name
+    for unreadable in selected.history.unreadable:
+        yield Finding(Kind.RECORD, name, unreadable.uuid, "", None, (), unreadable.error.message)
+    for uuid in selected.history.lost:
+        why = "its map is there, but its record is gone, and it was not forgotten"
+        yield Finding(Kind.RECORD, name, uuid, "", None, (), why)
+
+
+class _Map:
+    """One map to be verified; `entries` counts its chunks that are not zero, once looked at."""
+
+    def __init__(self, job: Job, revision: Revision, wanted: MapDigest) -> None:
+        self.job = job
+        self.revision = revision.uuid
+        self.wanted = wanted
+        self.entries = 0
+
+    def open(self) -> MapReader:
+        return open_pinned(self.job.directory, self.revision, self.wanted)
+
+    def finding(
+        self, kind: Kind, chunk: str | None, ranges: Sequence[tuple[int, int]], why: str
+    ) -> Finding:
+        return Finding(kind, self.job.name, self.revision, self.wanted.disk, chunk, tuple(ranges), why)
+
+
+def _check_maps(maps: list[_Map]) -> Iterator[Finding]:
+    """Prove every page, count the entries, and take out the maps that cannot be used whole."""
+    for one in list(maps):
+        try:
+            with one.open() as reader:
+                for number in range(reader.layout.pages):
+                    page = reader.page(number)
+                    one.entries += sum(1 for _ in page.used()) if page is not None else 0
+        except RevisionGone:
+            maps.remove(one)
+        except MapDamaged as error:
+            maps.remove(one)
+            whole = [(0, one.wanted.image_size)] if one.wanted.image_size else []
+            yield one.finding(Kind.MAP, None, whole, error.message)
+
+
+class _Pass:
+    """The chunks of one part of the id space, and what is wrong with them."""
+
+    def __init__(self, number: int, passes: int, maps: list[_Map]) -> None:
+        self._low = number * 65536 // passes
+        self._high = (number + 1) * 65536 // passes
+        self._maps = maps
+        self._lock = threading.Lock()
+        self._bad: dict[Entry, DamageError] = {}
+        self._wanted: set[Entry] = set()
+        self.repeated = 0
+        for _, _, entry in self._entries(maps):
+            if entry in self._wanted:
+                self.repeated += 1
+            self._wanted.add(entry)
+        self.chunks = len(self._wanted)
+
+    def _entries(self, maps: list[_Map]) -> Iterator[tuple[_Map, tuple[int, int], Entry]]:
+        """(map, byte range, entry) of every chunk of this part; forgotten revisions drop out."""
+        for one in maps:
+            try:
+                with one.open() as reader:
+                    for index, entry in reader.used():
+                        if self._low <= int.from_bytes(entry.ident[:2], "big") < self._high:
+                            offset = index * reader.layout.chunk_size
+                            yield one, (offset, reader.layout.length_of(index)), entry
+            except (RevisionGone, MapDamaged):
+                continue
+
+    def verify(self, repository: Repository, progress: Progress, quick: bool) -> list[Finding]:
+        """Look at every chunk once, a base together with its deltas; then say whom it hurts."""
+
+        def order(entry: Entry) -> tuple[ChunkId, ChunkId]:
+            return (entry.base or entry.ident, entry.ident)
+
+        def prover() -> Callable[[Entry], None]:
+            chunks = ChunkReader(repository.chunks, repository.format.chunk_size, fresh=True)
+            look = chunks.check_frame if quick else chunks.prove
+
+            def prove(entry: Entry) -> None:
+                try:
+                    look(entry)
+                except DamageError as error:
+                    with self._lock:
+                        self._bad[entry] = error
+                progress.advance(repository.format.chunk_size)
+
+            return prove
+
+        parallel.run(sorted(self._wanted, key=order), prover)
+        return self._findings()
+
+    def _findings(self) -> list[Finding]:
+        if not self._bad:
+            return []
+        ranges: dict[tuple[_Map, Entry], list[tuple[int, int]]] = {}
+        # Opening the maps again drops those that were forgotten meanwhile, whose chunks may be gone.
+        for one, span, entry in self._entries(self._maps):
+            if entry in self._bad:
+                ranges.setdefault((one, entry), []).append(span)
+        return [
+            one.finding(Kind.CHUNK, chunk_name(entry), spans, self._bad[entry].message)
+            for (one, entry), spans in ranges.items()
+        ]

@@ -1,0 +1,254 @@
+"""Chunk maps on disk: a writer that needs one page of memory, and a reader that pins.
+
+The map is a pin: whoever uses one holds a shared lock on its inode, and garbage collection unlinks
+no map that it cannot lock alone. A new map is locked before it has a name. So a revision may be
+forgotten while it is restored, and its chunks stay until the restore ends; a reader needs no new
+file and works on a full or read-only disk.
+
+    with open_pinned(job, revision, revision.maps[0]) as map:
+        for index, entry in map.used(): …
+
+Limits: every page is proven by its digest when it is read (MapDamaged); a reader may be shared by
+threads, a writer takes indices in ascending order (`expect`) and entries in any (`set`).
+"""
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+from backy.domain import chunkmap
+from backy.domain.chunkmap import Entry, Header, Layout, Page
+from backy.domain.revision import MapDigest
+from backy.ground import durable, locks
+from backy.ground.directory import Directory
+from backy.ground.errors import MapDamaged, RevisionGone
+from backy.repository import layout
+
+
+class MapReader:
+    """An open, pinned map whose header and tables have been proven."""
+
+    def __init__(self, fd: int, path: str, header: Header, tail: bytes) -> None:
+        """Take over `fd`; `open_pinned` is the way to get one."""
+        self.path = path
+        self.header = header
+        self.layout = header.layout
+        self._fd = fd
+        self._digests, self.bases = chunkmap.split_tail(header, tail)
+        self._offsets: list[int] = []
+        at = chunkmap.HEADER.size
+        for number, found in enumerate(self._digests):
+            self._offsets.append(at)
+            if found != chunkmap.ZERO_PAGE:
+                at += header.layout.entries_of(number) * chunkmap.ENTRY_SIZE
+        self.tail_offset = at
+
+    def page(self, number: int) -> Page | None:
+        """A page, proven; None for one of zero chunks. MapDamaged."""
+        if self._digests[number] == chunkmap.ZERO_PAGE:
+            return None
+        entries = self.layout.entries_of(number)
+        content = _read(self._fd, self.path, self._offsets[number], entries * chunkmap.ENTRY_SIZE)
+        if chunkmap.digest(content) != self._digests[number]:
+            raise MapDamaged(self.path, f"page {number} does not match its digest")
+        page = Page(entries, content)
+        try:
+            page.check(len(self.bases))
+        except ValueError as error:
+            raise MapDamaged(self.path, str(error)) from error
+        return page
+
+    def entry(self, page: Page, slot: int) -> Entry:
+        """One entry of a page of this map."""
+        index = page.base_index(slot)
+        return Entry(page.ident(slot), self.bases[index - 1] if index else None)
+
+    def used(self) -> Iterator[tuple[int, Entry]]:
+        """(chunk index, entry) of all chunks that are not zero, in order."""
+        for number in range(self.layout.pages):
+            page = self.page(number)
+            if page is None:
+                continue
+            for slot, ident, index in page.used():
+                base = self.bases[index - 1] if index else None
+                yield number * chunkmap.PAGE_ENTRIES + slot, Entry(ident, base)
+
+    def close(self) -> None:
+        """Close the file and drop the pin."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_pinned(job: Directory, uuid: str, wanted: MapDigest) -> MapReader:
+    """The map that a record describes, locked; MapDamaged, or RevisionGone if forgotten meanwhile."""
+    name = layout.map_name(uuid, wanted.disk)
+    path = job.file_path(name)
+    try:
+        fd = job.open_file(name)
+    except OSError as error:
+        _refuse_forgotten(job, uuid)
+        why = "it is missing" if error.errno == errno.ENOENT else os.strerror(error.errno or 0)
+        raise MapDamaged(path, why) from error
+    try:
+        locks.wait_shared(fd)
+        if not locks.still_named(fd):
+            raise RevisionGone(uuid)
+        _refuse_forgotten(job, uuid)
+        return _proven(fd, path, uuid, wanted)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _refuse_forgotten(job: Directory, uuid: str) -> None:
+    if not job.has(uuid + layout.RECORD):
+        raise RevisionGone(uuid)
+
+
+def _proven(fd: int, path: str, uuid: str, wanted: MapDigest) -> MapReader:
+    size = os.fstat(fd).st_size
+    if size != wanted.size:
+        raise MapDamaged(path, f"it has {size} bytes instead of {wanted.size}")
+    content = _read(fd, path, 0, chunkmap.HEADER.size)
+    if chunkmap.root(content).hex() != wanted.root:
+        raise MapDamaged(path, "it is not the map that its record describes")
+    try:
+        header = chunkmap.unpack_header(content)
+        if (header.revision, header.disk) != (UUID(uuid), wanted.disk):
+            raise ValueError("it belongs to another revision or disk")
+        if header.layout.image_size != wanted.image_size:
+            raise ValueError("its image size is not its record's")
+        if header.tail_length > size:
+            raise ValueError("its tables are longer than itself")
+        tail = _read(fd, path, size - header.tail_length, header.tail_length)
+        reader = MapReader(fd, path, header, tail)
+        if reader.tail_offset + header.tail_length != size:
+            raise ValueError("its pages and its size differ")
+    except ValueError as error:
+        raise MapDamaged(path, str(error)) from error
+    return reader
+
+
+def _read(fd: int, path: str, offset: int, length: int) -> bytes:
+    try:
+        content = os.pread(fd, length, offset)
+    except OSError as error:
+        raise MapDamaged(path, f"reading it failed: {os.strerror(error.errno or 0)}") from error
+    if len(content) != length:
+        raise MapDamaged(path, "it ends early")
+    return content
+
+
+class _OpenPage:
+    """A page that is being filled, with the number of entries that are still to come."""
+
+    def __init__(self, entries: int) -> None:
+        self.page = Page(entries)
+        self.awaited = 0
+
+
+class MapWriter:
+    """Writes one map page by page into a file without a name.
+
+    Each index that will not stay zero is announced by `expect`, in ascending order, and given by
+    `set` in any. Pages go to the file as soon as they are complete.
+    """
+
+    def __init__(self, job: Directory, uuid: str, disk: str, image: Layout) -> None:
+        self.layout = image
+        self._uuid = UUID(uuid)
+        self._disk = disk
+        self._name = layout.map_name(uuid, disk)
+        self._lock = threading.Lock()
+        self._pages: dict[int, _OpenPage] = {}
+        self._digests = bytearray(image.pages * chunkmap.DIGEST_SIZE)
+        self._stored = 0
+        self._bases: dict[bytes, int] = {}
+        self._frontier = 0
+        self._file = durable.UnnamedFile(job)
+        locks.wait_shared(self._file.fd)
+        self._file.append(bytes(chunkmap.HEADER.size))
+
+    def expect(self, index: int) -> None:
+        """Announce that `index` will be set; not below the highest announced so far."""
+        number = index // chunkmap.PAGE_ENTRIES
+        with self._lock:
+            if number not in self._pages:
+                self._frontier = number
+                self._pages[number] = _OpenPage(self.layout.entries_of(number))
+                self._write_complete()
+            self._pages[number].awaited += 1
+
+    def set(self, index: int, entry: Entry) -> None:
+        """Fill an announced index."""
+        number, slot = divmod(index, chunkmap.PAGE_ENTRIES)
+        with self._lock:
+            base = 0
+            if entry.base is not None:
+                base = self._bases.setdefault(entry.base, len(self._bases) + 1)
+            page = self._pages[number]
+            page.page.set(slot, entry.ident, base)
+            page.awaited -= 1
+            if number < self._frontier:
+                self._write_complete()
+
+    def _write_complete(self) -> None:
+        """Write the oldest open pages that nothing is awaited for, in ascending order."""
+        for number in sorted(self._pages):
+            if number >= self._frontier or self._pages[number].awaited:
+                break
+            page = self._pages.pop(number).page
+            if not page.is_zero:
+                at = number * chunkmap.DIGEST_SIZE
+                self._digests[at : at + chunkmap.DIGEST_SIZE] = chunkmap.digest(bytes(page.content))
+                self._file.append(page.content)
+                self._stored += 1
+
+    def seal(self) -> MapDigest:
+        """Write the rest and bring the file to the disk; every announced index has been set."""
+        self._frontier = self.layout.pages
+        self._write_complete()
+        tail = bytes(self._digests) + b"".join(self._bases)
+        self._file.append(tail)
+        header = chunkmap.pack_header(
+            Header(
+                self._uuid,
+                self._disk,
+                self.layout,
+                self._stored,
+                len(self._bases),
+                chunkmap.digest(tail),
+            )
+        )
+        self._file.overwrite(0, header)
+        self._file.sync()
+        return MapDigest(
+            disk=self._disk,
+            size=self._file.length,
+            root=chunkmap.root(header).hex(),
+            image_size=self.layout.image_size,
+        )
+
+    def link(self) -> None:
+        """Name the sealed map, still locked: until `close` it is a pin."""
+        self._file.link(self._name)
+
+    def close(self) -> None:
+        """Drop the pin; a map without a name is gone."""
+        self._file.close()

@@ -1,0 +1,308 @@
+"""A repository: one chunk store and the jobs beside it.
+
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/backups"
+    >>> create(path, ["vm01"], chunk_size=4096, reserve_size=0)
+    >>> with Repository.open(path) as repository:
+    ...     repository.format.chunk_size, repository.jobs()
+    (4096, [])
+
+`Repository.open` only reads, so it works on a read-only mount; `locate` finds base and job in what an
+operator gives as -b.
+
+Limits: a job is a directory with a valid name that holds a configuration or a record.
+"""
+
+import errno
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import NamedTuple, Self
+from uuid import uuid4
+
+from backy.domain import config
+from backy.domain.chunkmap import MAX_CHUNK
+from backy.domain.config import JobConfig
+from backy.domain.names import check_job_name
+from backy.ground import durable, linux, locks
+from backy.ground.directory import Directory
+from backy.ground.errors import (
+    ConfigError,
+    JobBusy,
+    JobExists,
+    JobMissing,
+    NameRefused,
+    NotARepository,
+    RepositoryRefused,
+    StorageFailed,
+)
+from backy.repository import layout
+from backy.repository.chunks import check_fanout
+
+_MAX_FORMAT = 64 << 10
+_MAX_CONFIG = 1 << 20
+_RESERVE_PIECE = 1 << 20
+
+
+class Place(NamedTuple):
+    """Where a command works: the repository's path and, if it names one, the job."""
+
+    base: str
+    job: str | None
+
+
+class Job:
+    """One job's directory, open."""
+
+    def __init__(self, name: str, directory: Directory) -> None:
+        self.name = name
+        self.directory = directory
+
+    @property
+    def config_path(self) -> str:
+        """Path of its configuration, for messages."""
+        return self.directory.file_path(layout.JOB_CONFIG)
+
+    def config(self) -> JobConfig:
+        """Source and schedule; ConfigError."""
+        try:
+            text = self.directory.read(layout.JOB_CONFIG, _MAX_CONFIG).decode()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(self.config_path, "", f"it cannot be read: {error}") from error
+        return config.parse_job(text, self.config_path)
+
+    @contextmanager
+    def backing_up(self) -> Iterator[None]:
+        """Be the only backup of this job for the duration of the block; JobBusy."""
+        try:
+            fd = locks.open_lock_file(self.directory, layout.BACKUP_LOCK)
+        except OSError as error:
+            path = self.directory.file_path(layout.BACKUP_LOCK)
+            raise StorageFailed("open", path, error.errno or errno.EIO) from error
+        try:
+            if not locks.try_exclusive(fd):
+                raise JobBusy(self.name)
+            yield
+        finally:
+            os.close(fd)
+
+
+class Repository:
+    """An open repository whose format this version knows."""
+
+    def __init__(self, base: Directory, chunks: Directory) -> None:
+        """`open` is the way to get one."""
+        self.base = base
+        self.chunks = chunks
+        self.format = self.read_format()
+
+    @classmethod
+    def open(cls, path: str) -> "Repository":
+        """Open by path; NotARepository, FormatUnknown, RepositoryRefused. Writes nothing."""
+        try:
+            base = Directory.open(path)
+        except OSError as error:
+            raise NotARepository(path, os.strerror(error.errno or 0)) from error
+        try:
+            chunks = base.enter(layout.CHUNKS)
+        except OSError as error:
+            base.close()
+            raise NotARepository(path, "it has no 'chunks' directory; 'backy init' makes one") from error
+        try:
+            repository = cls(base, chunks)
+            check_fanout(chunks)
+        except BaseException:
+            chunks.close()
+            base.close()
+            raise
+        return repository
+
+    def read_format(self) -> layout.StoreFormat:
+        """The store's format as it is on disk now."""
+        path = self.chunks.file_path(layout.FORMAT)
+        try:
+            content = self.chunks.read(layout.FORMAT, _MAX_FORMAT)
+        except FileNotFoundError as error:
+            hint = "'chunks/format' is missing"
+            if self.chunks.has(layout.OLD_STORE):
+                hint = "its chunks were written by backy 2.5, whose store this version does not use"
+            raise NotARepository(self.base.path, hint) from error
+        except OSError as error:
+            raise NotARepository(path, os.strerror(error.errno or 0)) from error
+        return layout.parse_format(content, path)
+
+    def jobs(self) -> list[str]:
+        """Names of all jobs, sorted."""
+        found = []
+        for name, is_directory in self.base.scan():
+            if is_directory and _is_job_name(name):
+                with self.base.enter(name) as directory:
+                    if _is_job(directory):
+                        found.append(name)
+        return sorted(found)
+
+    @contextmanager
+    def job(self, name: str) -> Iterator[Job]:
+        """An existing job, open; JobMissing, NameRefused."""
+        check_job_name(name)
+        try:
+            directory = self.base.enter(name)
+        except OSError as error:
+            raise JobMissing(name, self._job_hint()) from error
+        with directory:
+            if not _is_job(directory):
+                raise JobMissing(name, self._job_hint())
+            yield Job(name, directory)
+
+    def _job_hint(self) -> str:
+        jobs = self.jobs()
+        listed = ", ".join(jobs[:10]) + ("…" if len(jobs) > 10 else "")
+        return f"there are {listed}" if jobs else "'backy init' makes one"
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        self.chunks.close()
+        self.base.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def locate(path: str, job: str | None) -> Place:
+    """Base and job for -b `path` and -j `job`: BASE where chunks/format lies in it, else its parent.
+
+    NotARepository where it lies in neither.
+    """
+    path = os.path.abspath(path)
+    parent, name = os.path.split(path)
+    if _has_store(path):
+        return Place(path, job)
+    if name and _has_store(parent):
+        if job is not None and job != name:
+            raise NotARepository(path, f"it is a job's directory, so -j {job} does not go with it")
+        return Place(parent, name)
+    hint = "there is no chunks/format in it or beside it; 'backy init' makes a repository"
+    if os.path.exists(os.path.join(path, layout.CHUNKS, layout.OLD_STORE)):
+        hint = "its chunks were written by backy 2.5, whose store this version does not use"
+    raise NotARepository(path, hint)
+
+
+def _has_store(path: str) -> bool:
+    return os.path.lexists(os.path.join(path, layout.CHUNKS, layout.FORMAT))
+
+
+def create(
+    path: str,
+    harmless: Collection[str],
+    *,
+    force: bool = False,
+    chunk_size: int = MAX_CHUNK,
+    reserve_size: int = layout.RESERVE_SIZE,
+) -> None:
+    """Make a repository where `path` is missing or holds nothing but the `harmless` names.
+
+    `force` allows other contents and file systems that are not trusted. The format file comes last:
+    without it there is no repository, and a creation that was cut short can be repeated. Raises
+    RepositoryRefused, StorageFailed.
+    """
+    parent, name = os.path.split(os.path.abspath(path))
+    try:
+        with Directory.open(parent) as above:
+            durable.make_directory(above, name)
+            durable.sync_directory(above)
+        base = Directory.open(path)
+    except OSError as error:
+        raise RepositoryRefused(path, os.strerror(error.errno or 0)) from error
+    with base:
+        if not force:
+            _check_place(base, harmless)
+        durable.make_directory(base, layout.CHUNKS)
+        with base.enter(layout.CHUNKS) as chunks:
+            if chunks.has(layout.FORMAT):
+                raise RepositoryRefused(path, "it is a repository already")
+            folders = (layout.TEMPORARY, layout.USERS, layout.TRASH, layout.QUARANTINE)
+            for folder in (*layout.FANOUT, *folders):
+                durable.make_directory(chunks, folder)
+            if reserve_size and not chunks.has(layout.RESERVE):
+                _write_reserve(chunks, reserve_size)
+            durable.sync_directory(chunks)
+            durable.sync_directory(base)
+            found = layout.StoreFormat(chunk_size=chunk_size, repository=str(uuid4()))
+            durable.publish(chunks, layout.FORMAT, layout.serialise_format(found))
+            durable.sync_directory(chunks)
+
+
+def create_job(base: Directory, name: str, job: JobConfig) -> None:
+    """Make a job's directory and configuration; JobExists, NameRefused, StorageFailed."""
+    check_job_name(name)
+    durable.make_directory(base, name)
+    with base.enter(name) as directory:
+        try:
+            text = config.render_job(job).encode()
+            durable.publish(directory, layout.JOB_CONFIG, text, mode=0o640)
+        except StorageFailed as error:
+            if error.code != errno.EEXIST:
+                raise
+            raise JobExists(name, directory.file_path(layout.JOB_CONFIG)) from error
+        durable.sync_directory(directory)
+    durable.sync_directory(base)
+
+
+def check_writable_here(directory: Directory) -> None:
+    """Refuse a kernel on which a lost write would not be told: RepositoryRefused."""
+    if not linux.errors_are_told():
+        raise RepositoryRefused(
+            directory.path, "writing needs Linux 5.8 or later, which tells lost writes"
+        )
+
+
+def _check_place(base: Directory, harmless: Collection[str]) -> None:
+    kind = linux.file_system(base.fd)
+    if kind not in linux.TRUSTED_FILE_SYSTEMS:
+        trusted = ", ".join(linux.TRUSTED_FILE_SYSTEMS)
+        why = f"{kind} is none of the file systems whose locks and syncs are known to hold ({trusted})"
+        raise RepositoryRefused(base.path, f"{why}; --force uses it all the same")
+    others = set(base.names()) - {*harmless, "lost+found"}
+    if layout.CHUNKS in others and not _has_store(base.path):
+        with suppress(OSError), base.enter(layout.CHUNKS) as chunks:
+            if not chunks.has(layout.OLD_STORE):
+                others.discard(layout.CHUNKS)
+    if others:
+        some = ", ".join(sorted(others)[:3])
+        why = f"it is not empty ({some}…), so it may be meant for something else"
+        raise RepositoryRefused(base.path, f"{why}; --force makes a repository there all the same")
+
+
+def _write_reserve(chunks: Directory, size: int) -> None:
+    """Really written and incompressible, so that giving it up really frees that much."""
+    file = durable.UnnamedFile(chunks, mode=0o600)
+    try:
+        for at in range(0, size, _RESERVE_PIECE):
+            file.append(os.urandom(min(_RESERVE_PIECE, size - at)))
+        file.sync()
+        file.link(layout.RESERVE)
+    finally:
+        file.close()
+
+
+def _is_job_name(name: str) -> bool:
+    try:
+        check_job_name(name)
+    except NameRefused:
+        return False
+    return True
+
+
+def _is_job(directory: Directory) -> bool:
+    if directory.has(layout.JOB_CONFIG):
+        return True
+    return any(layout.parse_record_name(name) for name in directory.names())

@@ -1,0 +1,129 @@
+"""Target: a regular file, new or existing, which appears whole or not at all.
+
+The image is written sparsely to `TARGET.partial`, synced, and takes TARGET's name at the end. So
+an existing file keeps its old contents until the restore has succeeded (and there must be room for
+both), and keeps its owner and mode; other hard links and a program that has it open keep the old
+image. A killed restore leaves `TARGET.partial`, which the next one replaces.
+
+    target = FileTarget("/srv/vm01.raw"); target.begin(size)
+
+Limits: extended attributes of an existing file are not carried over.
+"""
+
+import errno
+import os
+import stat
+from contextlib import suppress
+
+from backy.ground import failpoint, locks
+from backy.ground.errors import TargetFailed, TargetRefused
+from backy.ground.linux import Buffer
+from backy.ground.pagecache import UncachedFile
+from backy.target.direct import DirectWriter
+from backy.target.sparse import data_runs
+
+_SUFFIX = ".partial"
+
+
+class FileTarget:
+    """See `Target`; `path` may be a link to a file, which is followed."""
+
+    in_order = False
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.realpath(path)
+        self._partial = self.path + _SUFFIX
+        self._writer: DirectWriter | None = None
+        self._finished = False
+
+    def begin(self, size: int) -> None:
+        """See `Target.begin`."""
+        try:
+            old = os.stat(self.path)
+        except FileNotFoundError:
+            old = None
+        except OSError as error:
+            raise TargetRefused(self.path, os.strerror(error.errno or 0)) from error
+        if old is not None and not stat.S_ISREG(old.st_mode):
+            raise TargetRefused(self.path, "it is not a regular file")
+        try:
+            fd = self._create()
+            try:
+                if old is not None:
+                    os.fchown(fd, old.st_uid, old.st_gid)
+                    os.fchmod(fd, stat.S_IMODE(old.st_mode))
+                os.ftruncate(fd, size)
+                self._writer = DirectWriter(fd, self._partial)
+            except BaseException:
+                os.close(fd)
+                os.unlink(self._partial)
+                raise
+        except OSError as error:
+            raise TargetRefused(self.path, _why(error)) from error
+
+    def _create(self) -> int:
+        """A new, locked partial file, in place of one that a killed restore left."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        with suppress(FileNotFoundError):
+            fd = os.open(self._partial, flags & ~os.O_CREAT)
+            try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode) or not locks.try_exclusive(fd):
+                    raise TargetRefused(self.path, f"{self._partial} is in use by another restore")
+                failpoint.reached(f"remove {self._partial}")
+                os.unlink(self._partial)
+            finally:
+                os.close(fd)
+        failpoint.reached(f"create {self._partial}")
+        fd = os.open(self._partial, flags | os.O_EXCL, 0o600)
+        locks.try_exclusive(fd)
+        return fd
+
+    def write(self, buffer: Buffer, offset: int, length: int) -> None:
+        """See `Target.write`; zeros are left out."""
+        for start, count in data_runs(buffer, length):
+            self._open_writer().write(buffer, start, offset + start, count)
+
+    def zero(self, offset: int, length: int) -> None:
+        """See `Target.zero`; a fresh file is zero already."""
+
+    def finish(self) -> None:
+        """See `Target.finish`."""
+        try:
+            self._open_writer().sync()
+            failpoint.reached(f"rename {self._partial}")
+            os.rename(self._partial, self.path)
+            self._finished = True
+            directory = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                failpoint.reached(f"sync directory of {self.path}")
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            raise TargetFailed(self.path, 0, _why(error)) from error
+
+    def read_back(self, buffer: Buffer, offset: int, length: int) -> int:
+        """See `Target.read_back`."""
+        with UncachedFile.open(self.path) as file:
+            return file.read(buffer, offset, length, fresh=True)
+
+    def close(self) -> None:
+        """See `Target.close`."""
+        if self._writer is None:
+            return
+        self._writer.close()
+        self._writer = None
+        if not self._finished:
+            with suppress(OSError):
+                os.unlink(self._partial)
+
+    def _open_writer(self) -> DirectWriter:
+        if self._writer is None:
+            raise TargetFailed(self.path, 0, "it has not been begun")
+        return self._writer
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.ENOENT:
+        return "its directory does not exist"
+    return os.strerror(error.errno or 0)

@@ -1,0 +1,137 @@
+"""A repository with one job on a real file, as the tests of everything above the ground need it.
+
+    site = Site(tmp_path); site.image.write_bytes(b"x"); revision = site.backup(); site.restored(revision)
+
+Small chunks (4 KiB) make a few hundred bytes of Python exercise what 4 MiB chunks do; the command
+line is run as a real process.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from backy.domain.chunk import parse_codec
+from backy.domain.config import JobConfig, SourceConfig, default_schedule
+from backy.domain.revision import Origin, Revision
+from backy.ground.clock import Clock, SystemClock
+from backy.ground.directory import Directory
+from backy.operation.backup import backup
+from backy.operation.progress import NoProgress
+from backy.operation.restore import BadRange, restore
+from backy.operation.verify import Result, Selected, verify
+from backy.repository import history as histories
+from backy.repository.history import History
+from backy.repository.repository import Repository, create, create_job
+from backy.source.base import Source
+from backy.source.file import FileSource
+from backy.target.registry import find_target
+
+CHUNK = 4096
+
+
+class Site:
+    """A repository `base` with the job `vm` on the image file `image`."""
+
+    def __init__(self, folder: Path, *, chunk_size: int = CHUNK) -> None:
+        self.folder = folder
+        self.base = folder / "backups"
+        self.job = self.base / "vm"
+        self.chunks = self.base / "chunks"
+        self.image = folder / "image.raw"
+        self.codec = "lz4"
+        self.clock: Clock = SystemClock()
+        self.image.touch()
+        create(str(self.base), [], force=True, chunk_size=chunk_size, reserve_size=0)
+        self.add_job("vm", self.image)
+
+    def add_job(self, name: str, image: Path) -> None:
+        """Another job of the same repository."""
+        source = SourceConfig("file", {"filename": str(image)})
+        with Directory.open(str(self.base)) as base:
+            create_job(base, name, JobConfig(source, default_schedule()))
+
+    def backup(self, *, job: str = "vm", tag: str = "daily", source: Source | None = None) -> Revision:
+        """Back up in this process; the job's image, or another source."""
+        with Repository.open(str(self.base)) as repository, repository.job(job) as opened:
+            path = str(opened.config().source.settings["filename"])
+            return backup(
+                repository,
+                opened,
+                source or FileSource(path),
+                {tag: Origin.SCHEDULE},
+                parse_codec(self.codec),
+                self.clock,
+                NoProgress(),
+            )
+
+    def restore(
+        self,
+        revision: Revision,
+        target: Path,
+        *,
+        job: str = "vm",
+        keep_going: bool = False,
+        read_back: bool = False,
+    ) -> list[BadRange]:
+        """Restore in this process."""
+        with Repository.open(str(self.base)) as repository, repository.job(job) as opened:
+            return restore(
+                repository,
+                opened,
+                revision,
+                find_target(str(target), -1),
+                NoProgress(),
+                keep_going=keep_going,
+                read_back=read_back,
+            )
+
+    def restored(self, revision: Revision, *, job: str = "vm") -> bytes:
+        """The image of a revision."""
+        target = self.folder / "restored.raw"
+        target.unlink(missing_ok=True)
+        self.restore(revision, target, job=job)
+        return target.read_bytes()
+
+    def verify(self, *, job: str = "vm", quick: bool = False) -> Result:
+        """Verify all revisions of a job in this process."""
+        with Repository.open(str(self.base)) as repository, repository.job(job) as opened:
+            history = histories.load(opened.directory)
+            selected = Selected(opened, history, history.revisions)
+            return verify(repository, [selected], NoProgress(), quick=quick)
+
+    def history(self, *, job: str = "vm") -> History:
+        """The job's history."""
+        with Directory.open(str(self.base / job)) as directory:
+            return histories.load(directory)
+
+    def chunk_files(self) -> list[Path]:
+        """All chunk files of the store proper, sorted."""
+        return sorted(self.chunks.glob("[0-9a-f][0-9a-f]/*"))
+
+    def cli(self, *words: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+        """Run `backy -b BASE/vm …`; see `run_backy`."""
+        return run_backy("-b", str(self.job), *words, **options)
+
+
+def run_backy(*words: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Run the command line as a process of its own; never a traceback, never a negative exit code."""
+    done = subprocess.run(
+        [sys.executable, "-m", "backy", *words],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", "TZ": "UTC"},
+        timeout=120,
+        **options,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    assert "internal error" not in done.stderr, done.stderr
+    return done
+
+
+def parsed(done: "subprocess.CompletedProcess[str]") -> Any:
+    """The JSON that a command printed."""
+    return json.loads(done.stdout)
