@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from testsite import Site
 
 from backy.ground import failpoint
+from testsite import Site
 
 
 @pytest.fixture

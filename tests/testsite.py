@@ -1,6 +1,6 @@
 """A repository with one job on a real file, as the tests of everything above the ground need it.
 
-    site = Site(tmp_path); site.image.write_bytes(b"x"); revision = site.backup(); site.restored(revision)
+    site = Site(tmp_path); revision = site.backup(); site.restored(revision)
 
 Small chunks (4 KiB) make a few hundred bytes of Python exercise what 4 MiB chunks do; the command
 line is run as a real process.
