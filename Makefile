@@ -1,0 +1,64 @@
+# Everything a developer does, one target each; `make help` lists them.
+# Each target sets up what it needs: a virtual environment in .venv, and, as root on Debian, packages.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
+export PATH
+
+# What tests use from the system; without root they skip what needs a missing one.
+PACKAGES := e2fsprogs util-linux xfsprogs btrfs-progs fdisk
+BENCH_PACKAGES := debootstrap restic
+
+# Minutes that `make torture` may take.
+MINUTES ?= 60
+
+.PHONY: help demo test lint types tests torture bench packages golden clean
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: .venv/installed ## Back up, change, restore and verify a real disk image, showing each command
+	@bash doc/demo.sh
+
+test: packages lint types tests ## Lint, types, floors and all tests (10 minutes at most)
+
+lint: .venv/developing ## Style and import floors
+	ruff check .
+	ruff format --check .
+	interrogate --quiet src tests bench
+	lint-imports
+
+types: .venv/developing ## Strict types
+	mypy
+
+# Parallel, since most tests wait for processes and syncs.
+tests: .venv/developing ## The tests alone
+	pytest -n 2 --durations=10
+
+torture: packages .venv/developing ## Long runs of the crash and damage tests; MINUTES=60
+	timeout $$(( $(MINUTES) * 60 )) pytest -m torture -n 2 --durations=20
+
+bench: packages .venv/installed ## Time backy and what else is installed on a real VM's disk (root)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/packages.sh $(BENCH_PACKAGES); fi
+	python bench/run.py $(BENCH)
+
+packages:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/packages.sh $(PACKAGES); fi
+
+golden: .venv/developing ## Write a new golden store (after a format change only)
+	python tests/golden/make_store.py
+
+clean: ## Remove everything that the targets made
+	rm -rf .venv demo bench/work build dist src/*.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+.venv/developing: .venv/installed
+	.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
