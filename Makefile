@@ -47,7 +47,7 @@ packages:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/packages.sh $(PACKAGES); fi
 
 golden: .venv/developing ## Write a new golden store (after a format change only)
-	python tests/golden/make_store.py
+	PYTHONPATH=tests python tests/golden/make_store.py
 
 clean: ## Remove everything that the targets made
 	rm -rf .venv demo bench/work build dist src/*.egg-info

@@ -5,7 +5,15 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 rm -rf demo && mkdir demo && cd demo
 
-run() { printf '\n\033[1m$'; printf ' %q' "$@"; printf '\033[0m\n'; "$@"; }
+run() {
+  local word shown=''
+  for word in "$@"; do
+    [[ $word =~ ^[A-Za-z0-9_./:,=+-]+$ ]] || word=${word@Q}
+    shown+=" $word"
+  done
+  printf '\n\033[1m$%s\033[0m\n' "$shown"
+  "$@"
+}
 say() { printf '\n# %s\n' "$*"; }
 
 say "A disk of 512 MiB with a file system on it, as a virtual machine would have it."

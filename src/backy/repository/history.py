@@ -48,6 +48,7 @@ def load(job: Directory) -> History:
     revisions: list[Revision] = []
     unreadable: list[Unreadable] = []
     recorded: set[str] = set()
+    committed: set[str] = set()
     mapped: set[str] = set()
     for name in job.names():
         record, of_map = layout.parse_record_name(name), layout.parse_map_name(name)
@@ -56,14 +57,18 @@ def load(job: Directory) -> History:
         if record is None:
             continue
         recorded.add(record.uuid)
-        if record.suffix != layout.RECORD:
-            continue
+        if record.suffix == layout.RECORD:
+            committed.add(record.uuid)
+    # A listing may miss a name that is being replaced (btrfs), so the maps are asked too.
+    committed.update(uuid for uuid in mapped - recorded if job.has(uuid + layout.RECORD))
+    for uuid in committed:
         try:
-            revisions.append(_read(job, record.uuid))
+            revisions.append(_read(job, uuid))
         except RevisionGone:
             continue
         except (RecordDamaged, FormatUnknown) as error:
-            unreadable.append(Unreadable(record.uuid, error))
+            unreadable.append(Unreadable(uuid, error))
+    unreadable.sort(key=lambda one: one.uuid)
     revisions.sort(key=lambda one: (one.taken_at, one.uuid))
     lost = (uuid for uuid in sorted(mapped - recorded) if _is_lost(job, uuid))
     return History(tuple(revisions), tuple(unreadable), tuple(lost))

@@ -216,9 +216,10 @@ def create(
     """
     parent, name = os.path.split(os.path.abspath(path))
     try:
-        with Directory.open(parent) as above:
-            durable.make_directory(above, name)
-            durable.sync_directory(above)
+        if not os.path.isdir(path):
+            with Directory.open(parent) as above:
+                durable.make_directory(above, name)
+                durable.sync_directory(above)
         base = Directory.open(path)
     except OSError as error:
         raise RepositoryRefused(path, os.strerror(error.errno or 0)) from error

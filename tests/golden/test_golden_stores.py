@@ -1,0 +1,55 @@
+"""Every store that a released version wrote can be read by this one."""
+
+import hashlib
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from testsite import run_backy
+
+HERE = Path(__file__).parent
+STORES = sorted(path.name.removesuffix(".tar.gz") for path in HERE.glob("store-*.tar.gz"))
+
+
+@pytest.fixture(params=STORES)
+def unpacked(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> tuple[Path, dict[str, dict[str, object]]]:
+    """A golden store, and what its revisions hold."""
+    name = request.param
+    with tarfile.open(HERE / f"{name}.tar.gz") as tar:
+        tar.extractall(tmp_path / "base", filter="data")
+    return tmp_path / "base", json.loads((HERE / f"{name}.json").read_text())
+
+
+def test_golden_stores_exist() -> None:
+    """The tests below run on at least one store."""
+    assert "store-1" in STORES
+
+
+def test_golden_store_verifies(unpacked: tuple[Path, dict[str, dict[str, object]]]) -> None:
+    """Verify proves every revision of an old store."""
+    base, expected = unpacked
+
+    done = run_backy("-b", str(base), "verify", "--json")
+
+    assert (0, []) == (done.returncode, json.loads(done.stdout)["findings"])
+    assert len(expected) == json.loads(done.stdout)["revisions"]
+
+
+def test_golden_store_restores_every_revision(
+    unpacked: tuple[Path, dict[str, dict[str, object]]],
+) -> None:
+    """Each revision of an old store restores to the very bytes that were backed up then."""
+    base, expected = unpacked
+    target = base / "restored.raw"
+    found = {}
+
+    for uuid in expected:
+        assert 0 == run_backy("-b", str(base), "-j", "vm", "restore", "-r", uuid, str(target)).returncode
+        content = target.read_bytes()
+        found[uuid] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+    assert expected == found
