@@ -30,14 +30,18 @@ def command(options: Options, tags: str, *, force: bool) -> None:
       backy -b /srv/backy/vm01 backup daily,manual:before-upgrade
     """
     keep_freed_memory()
-    codec = options.global_config().codec
+    settings = options.global_config()
     with options.opened_job() as (repository, job), options.log_for(job) as log:
         config = job.config()
         wanted = tag_rules.allowed(tags, config.schedule, force)
         source = open_source(config.source, job.config_path)
+        if settings.legacy:
+            log.warning("settings of older versions have no effect", keys=", ".join(settings.legacy))
         log.info("backup started", job=job.name, tags=tags)
         try:
-            revision = backup(repository, job, source, wanted, codec, SystemClock(), options.progress())
+            revision = backup(
+                repository, job, source, wanted, settings.codec, SystemClock(), options.progress()
+            )
         except BackyError as error:
             log.error("backup failed", job=job.name, error=error.message)
             raise

@@ -5,9 +5,11 @@ Limits: nothing else in backy prints errors or exits.
 
 import errno
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn
 
 import click
@@ -15,11 +17,14 @@ import click
 from backy.ground.errors import BackyError
 
 INTERRUPTED = 130
+TERMINATED = 143
 VERBOSE_FLAGS = ("-v", "--verbose")
 
 
 def leave(command: Callable[[], object]) -> NoReturn:
     """Run, say what went wrong, and exit."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminate)
     try:
         command()
         sys.stdout.flush()
@@ -28,6 +33,9 @@ def leave(command: Callable[[], object]) -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except _Terminated:
+        say("terminated; nothing was left half done")
+        sys.exit(TERMINATED)
     except (click.Abort, KeyboardInterrupt):
         say("interrupted; nothing was left half done")
         sys.exit(INTERRUPTED)
@@ -51,6 +59,14 @@ def leave(command: Callable[[], object]) -> NoReturn:
         say(f"internal error, please report it ({type(error).__name__}: {error}); -v shows where.")
         sys.exit(1)
     sys.exit(0)
+
+
+class _Terminated(BaseException):
+    """SIGTERM or SIGHUP: end like at Ctrl-C, so that what was begun is taken back."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Terminated
 
 
 def say(message: str) -> None:

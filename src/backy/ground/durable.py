@@ -194,6 +194,7 @@ class Batch:
         """Remove what has no final name yet, as far as the disk lets us, and close."""
         for name in self._names:
             with suppress(OSError):
+                failpoint.reached(f"remove {self._temporary.file_path(name)}")
                 os.unlink(name, dir_fd=self._temporary.fd)
         self._names = {}
         self.close()

@@ -26,9 +26,11 @@ THREADS = min((os.cpu_count() or 1) + 2, 8)
 
 
 def run(
-    pieces: Iterable[Piece], make_worker: Callable[[], Callable[[Piece], object]], threads: int = THREADS
+    pieces: Iterable[Piece],
+    make_worker: Callable[[], Callable[[Piece], object]],
+    threads: int | None = None,
 ) -> None:
-    """Give every piece, in order, to some thread's worker; returns when all are done."""
+    """Give every piece, in order, to some thread's worker (THREADS of them); returns when all are done."""
     shared = _Shared(iter(pieces))
 
     def work() -> None:
@@ -39,7 +41,7 @@ def run(
         except BaseException as error:  # noqa: BLE001 - raised again by the caller
             shared.fail(error)
 
-    workers = [threading.Thread(target=work, name=f"worker-{n}") for n in range(threads)]
+    workers = [threading.Thread(target=work, name=f"worker-{n}") for n in range(threads or THREADS)]
     try:
         for thread in workers:
             thread.start()

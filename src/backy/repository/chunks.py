@@ -147,11 +147,11 @@ class ChunkWriter:
     A failure anywhere fails the whole run: the caller stops and calls `abandon`.
     """
 
-    def __init__(self, chunks: Directory, temporary: Directory, batch_size: int = BATCH_SIZE) -> None:
-        """`temporary` is the user's own folder (`users.registered`)."""
+    def __init__(self, chunks: Directory, temporary: Directory, batch_size: int | None = None) -> None:
+        """`temporary` is the user's own folder (`users.registered`); a batch has BATCH_SIZE bytes."""
         self._chunks = chunks
         self._temporary = temporary
-        self._batch_size = batch_size
+        self._batch_size = batch_size or BATCH_SIZE
         self._lock = threading.Lock()
         self._sync_lock = threading.Lock()
         self._unnamed: set[str] = set()

@@ -49,6 +49,7 @@ class FileTarget:
         try:
             fd = self._create()
             try:
+                failpoint.reached(f"shape {self._partial}")
                 if old is not None:
                     os.fchown(fd, old.st_uid, old.st_gid)
                     os.fchmod(fd, stat.S_IMODE(old.st_mode))
@@ -115,6 +116,7 @@ class FileTarget:
         self._writer = None
         if not self._finished:
             with suppress(OSError):
+                failpoint.reached(f"remove {self._partial}")
                 os.unlink(self._partial)
 
     def _open_writer(self) -> DirectWriter:
