@@ -33,42 +33,45 @@ def leave(command: Callable[[], object]) -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except _Terminated:
-        say("terminated; nothing was left half done")
-        sys.exit(TERMINATED)
-    except (click.Abort, KeyboardInterrupt):
-        say("interrupted; nothing was left half done")
-        sys.exit(INTERRUPTED)
     except BackyError as error:
         say(error.message)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # Whoever read our output has gone; keep Python from complaining again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:
-        name = f"{error.filename}: " if error.filename else ""
-        say(f"{name}{os.strerror(error.errno or errno.EIO)}.")
-        sys.exit(1)
-    except MemoryError:
-        say("there is not enough memory.")
-        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt):
+        say("interrupted; nothing was left half done")
+        sys.exit(INTERRUPTED)
+    except _Terminated:
+        say("terminated; nothing was left half done")
+        sys.exit(TERMINATED)
     except Exception as error:  # noqa: BLE001 - the last edge: a bug is told in one sentence too
-        if any(flag in sys.argv for flag in VERBOSE_FLAGS):
-            traceback.print_exc()
-        say(f"internal error, please report it ({type(error).__name__}: {error}); -v shows where.")
+        _say_unexpected(error)
         sys.exit(1)
     sys.exit(0)
+
+
+def say(message: str) -> None:
+    """One message on stderr."""
+    click.echo(f"backy: {message}", err=True)
+
+
+def _say_unexpected(error: Exception) -> None:
+    """What the system refused outside the places that know better, or a bug."""
+    if isinstance(error, BrokenPipeError):
+        # Whoever read our output has gone; keep Python from complaining again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    elif isinstance(error, OSError):
+        name = f"{error.filename}: " if error.filename else ""
+        say(f"{name}{os.strerror(error.errno or errno.EIO)}.")
+    elif isinstance(error, MemoryError):
+        say("there is not enough memory.")
+    else:
+        if any(flag in sys.argv for flag in VERBOSE_FLAGS):
+            traceback.print_exception(error)
+        say(f"internal error, please report it ({type(error).__name__}: {error}); -v shows where.")
 
 
 class _Terminated(BaseException):
     """SIGTERM or SIGHUP: end like at Ctrl-C, so that what was begun is taken back."""
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
     raise _Terminated
-
-
-def say(message: str) -> None:
-    """One message on stderr."""
-    click.echo(f"backy: {message}", err=True)

@@ -30,7 +30,7 @@ def run(
     make_worker: Callable[[], Callable[[Piece], object]],
     threads: int | None = None,
 ) -> None:
-    """Give every piece, in order, to some thread's worker (THREADS of them); returns when all are done."""
+    """Give every piece, in order, to some thread's worker; returns when all are done."""
     shared = _Shared(iter(pieces))
 
     def work() -> None:

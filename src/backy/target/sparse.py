@@ -30,7 +30,7 @@ def data_runs(buffer: Buffer, length: int) -> Iterator[tuple[int, int]]:
     gaps = [match.span() for match in _ZERO_RUN.finditer(used)]
     skipped = []
     for start, stop in sorted(gaps, key=lambda gap: gap[1] - gap[0]):
-        inner = 0 < start and stop < len(used)
+        inner = start > 0 and stop < len(used)
         if inner and stop - start <= budget:
             budget -= stop - start
         else:
