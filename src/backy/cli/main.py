@@ -6,6 +6,7 @@ Importing only what runs keeps `backy --help` and `backy status` fast; so the co
 helps stand here, and a test compares them with the commands' own.
 """
 
+import difflib
 import importlib
 from typing import NamedTuple
 
@@ -49,6 +50,17 @@ class _LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], [*COMMANDS, *ALIASES], n=1)
+            if near:
+                error.message += f" Did you mean {near[0]!r}?"
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, listed.line) for name, listed in COMMANDS.items()])
@@ -56,7 +68,11 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(alias, f"same as {name}") for alias, name in ALIASES.items()])
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+)
 @click.option(
     "-b", "--base", metavar="DIR", help="The repository, or a job's directory in it [default: .]."
 )
@@ -90,6 +106,9 @@ def cli(
       backy -b /srv/backy/vm01 status
       backy -b /srv/backy/vm01 restore /srv/images/vm01-restored.raw
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+        ctx.exit()
     ctx.obj = Options(base=base, job=job, config=config, log=log, verbose=verbose, quiet=quiet)
 
 
