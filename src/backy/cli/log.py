@@ -2,41 +2,80 @@
 
     2026-11-23T20:15:49Z [info     ] backup finished   job=vm01 revision=…
 
-    with opened(path, verbose=False) as log: log.info("backup finished", job="vm01")
+    with opened(path, asked_for=False, verbose=False) as log: log.info("backup finished", job="vm01")
+
+Lines are written by a thread of their own, which is also the one to load structlog: that takes
+0.08 s, and a backup of an unchanged image not many times that.
 
 Limits: a job's own log that cannot be opened (a read-only mount) is done without; one that was
-asked for by -l is an error.
+asked for by -l is an error. Lines of the last moment are lost to kill -9.
 """
 
 import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TextIO
+from queue import SimpleQueue
+from typing import NamedTuple, TextIO
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
+from backy.ground.clock import Clock, SystemClock
 from backy.ground.errors import StorageFailed
 
 
-class _Lines:
-    """Writes each line to every stream, at once."""
+class _Event(NamedTuple):
+    """A line to be written; its time is that of the call."""
 
-    def __init__(self, streams: list[TextIO]) -> None:
+    level: str
+    event: str
+    fields: dict[str, object]
+
+
+class Log:
+    """Takes events; `close` waits until they are written."""
+
+    def __init__(self, streams: list[TextIO], clock: Clock) -> None:
+        self._clock = clock
         self._streams = streams
+        self._events: SimpleQueue[_Event | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._write, name="log")
+        if streams:
+            self._thread.start()
 
-    def msg(self, message: str) -> None:
-        for stream in self._streams:
-            stream.write(message + "\n")
-            stream.flush()
+    def info(self, event: str, **fields: object) -> None:
+        """What was done."""
+        self._put("info", event, fields)
 
-    debug = info = warning = error = msg
+    def warning(self, event: str, **fields: object) -> None:
+        """What somebody should look at."""
+        self._put("warning", event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        """What failed."""
+        self._put("error", event, fields)
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._streams:
+            self._events.put(None)
+            self._thread.join()
+
+    def _put(self, level: str, event: str, fields: dict[str, object]) -> None:
+        moment = self._clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._events.put(_Event(level, event, {"timestamp": moment, **fields}))
+
+    def _write(self) -> None:
+        render = _renderer()
+        while (one := self._events.get()) is not None:
+            line = render(one)
+            for stream in self._streams:
+                stream.write(line + "\n")
+                stream.flush()
 
 
 @contextmanager
-def opened(path: str | None, *, asked_for: bool, verbose: bool) -> Iterator[FilteringBoundLogger]:
-    """A logger that appends to `path` (None: nowhere), and to stderr as well if `verbose`."""
+def opened(path: str | None, *, asked_for: bool, verbose: bool) -> Iterator[Log]:
+    """A log that appends to `path` (None: nowhere), and to stderr as well if `verbose`."""
     with ExitStack() as stack:
         streams: list[TextIO] = [sys.stderr] if verbose else []
         if path is not None:
@@ -47,18 +86,23 @@ def opened(path: str | None, *, asked_for: bool, verbose: bool) -> Iterator[Filt
             except OSError as error:
                 if asked_for:
                     raise StorageFailed("open log", path, error.errno or 0) from error
-        logger: FilteringBoundLogger = structlog.wrap_logger(
-            _Lines(streams),
-            processors=[
-                structlog.processors.add_log_level,
-                structlog.processors.TimeStamper(fmt="iso", utc=True),
-                structlog.dev.ConsoleRenderer(colors=False),
-            ],
-            wrapper_class=structlog.make_filtering_bound_logger(0),
-        )
-        yield logger
+        log = Log(streams, SystemClock())
+        stack.callback(log.close)
+        yield log
+
+
+def _renderer() -> Callable[[_Event], str]:
+    import structlog
+
+    console = structlog.dev.ConsoleRenderer(colors=False)
+
+    def render(one: _Event) -> str:
+        document = {"level": one.level, "event": one.event, **one.fields}
+        return str(console(None, one.level, document))
+
+    return render
 
 
 def _open_own(path: str, flags: int) -> int:
-    """A job's log is never a link or a FIFO that someone put in its place."""
+    """Open a job's log, which is never a link or a FIFO that someone put in its place."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o640)

@@ -17,8 +17,7 @@ from backy.repository import layout
 from backy.repository.repository import Job, Place, Repository, locate
 
 if TYPE_CHECKING:
-    from structlog.typing import FilteringBoundLogger
-
+    from backy.cli.log import Log
     from backy.domain.config import GlobalConfig
     from backy.operation.progress import Progress
 
@@ -76,7 +75,7 @@ class Options(NamedTuple):
 
         return choose_progress(SystemClock(), quiet=self.quiet)
 
-    def log_for(self, job: Job | None) -> "AbstractContextManager[FilteringBoundLogger]":
+    def log_for(self, job: Job | None) -> "AbstractContextManager[Log]":
         """The log that -l names, or the job's own."""
         from backy.cli import log
 

@@ -75,9 +75,16 @@ class Buffer:
         """Set bytes `start` to `stop` to zero."""
         ctypes.memset(self.address + start, 0, stop - start)
 
-    def fill(self, plain: bytes) -> None:
-        """Copy `plain` to the beginning."""
-        ctypes.memmove(self.address, plain, len(plain))
+    def fill(self, content: bytes | bytearray | memoryview, start: int = 0) -> None:
+        """Copy `content` to `start`; the GIL is released meanwhile, other than in a slice assignment."""
+        length = len(content)
+        if start + length > self.size:
+            raise ValueError(f"{length} bytes do not fit at {start} of {self.size}")
+        if isinstance(content, bytes):
+            ctypes.memmove(self.address + start, content, length)
+        elif length:
+            source = ctypes.c_char.from_buffer(content)
+            ctypes.memmove(self.address + start, ctypes.addressof(source), length)
 
 
 def is_zero(buffer: Buffer, length: int, start: int = 0) -> bool:

@@ -16,7 +16,7 @@ that are not named yet, not those of the store.
 import errno
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from backy.domain import chunk
@@ -50,6 +50,7 @@ class ChunkReader:
         self._fresh = fresh
         self._buffer = linux.Buffer(chunk.MAX_FRAME if chunk_size == chunk.MAX_PLAIN else chunk_size * 2)
         self._last_base: tuple[ChunkId, bytes] | None = None
+        self._checked_base: ChunkId | None = None
 
     def read(self, entry: Entry) -> bytes:
         """Plain bytes of a chunk that is not zero, proven by its id.
@@ -71,17 +72,26 @@ class ChunkReader:
 
         Of a delta that is missing, the full chunk in its place.
         """
+        self._or_full(entry, self._decode)
+
+    def check_frame(self, entry: Entry) -> None:
+        """As `prove`, but only header and checksum, of the file and of the base that it leans on."""
+        self._or_full(entry, self._check_frames)
+
+    def _or_full(self, entry: Entry, look: Callable[[Entry], object]) -> None:
         try:
-            self._decode(entry)
+            look(entry)
         except ChunkMissing as missing:
             if entry.base is None or missing.chunk != layout.chunk_name(entry):
                 raise
-            self._decode(Entry(entry.ident))
+            look(Entry(entry.ident))
 
-    def check_frame(self, entry: Entry) -> None:
-        """Prove header and checksum of the very file that an entry names, without decoding it."""
+    def _check_frames(self, entry: Entry) -> None:
         header = chunk.check_frame(entry.ident, self._frame(entry), self._limit)
         self._check_kind(entry, header.kind, header.base)
+        if entry.base is not None and entry.base != self._checked_base:
+            self._check_frames(Entry(entry.base))
+            self._checked_base = entry.base
 
     def _decode(self, entry: Entry) -> bytes:
         frame = self._frame(entry)

@@ -127,6 +127,9 @@ def forget(job: Directory, uuid: str) -> None:
             except StorageFailed:
                 # On a full disk there may be no room for the new name, but there is always for less.
                 durable.remove(job, record)
+                # Where even this fails, the map shows as one whose record is gone.
+                with suppress(StorageFailed):
+                    durable.publish(job, forgotten, b"")
         elif _is_lost(job, uuid):
             durable.publish(job, forgotten, b"")
         else:
