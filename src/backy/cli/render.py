@@ -9,6 +9,7 @@ Limits: one line a row, cells are not wrapped, so that grep and awk work on them
 """
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 import msgspec
@@ -32,4 +33,6 @@ def json(document: object) -> str:
 
 def local_time(instant: datetime) -> str:
     """An instant in the zone of the host, to the second."""
-    return instant.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    with suppress(OverflowError):  # the first and the last day of the calendar have no local form
+        instant = instant.astimezone()
+    return instant.strftime("%Y-%m-%d %H:%M:%S")

@@ -188,7 +188,12 @@ class Page:
         return not any(self.content)
 
     def check(self, bases: int) -> None:
-        """ValueError where an entry points outside a base table of `bases` ids or a zero has one."""
+        """ValueError where an entry points outside a base table of `bases` ids or a zero has one.
+
+        A page of zeros is refused too: nobody stores one, and as a hole it would cost its writer nothing.
+        """
+        if self.is_zero:
+            raise ValueError("it stores a page of zeros")
         indices = array("I", bytes(self.content[self.entries * ID_SIZE :]))
         highest = max(indices, default=0)
         if highest > bases:

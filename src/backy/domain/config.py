@@ -163,7 +163,7 @@ def _load(text: str, file: str) -> object:
         mark = error.problem_mark
         where = f" in line {mark.line + 1}" if mark else ""
         raise ConfigError(file, "", f"it is not YAML: {error.problem}{where}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise ConfigError(file, "", f"it is not YAML: {str(error).splitlines()[0]}") from error
 
 

@@ -20,6 +20,8 @@ from uuid import UUID
 import msgspec
 
 from backy.domain import sealed
+from backy.domain.names import check_disk_name, check_tag_name
+from backy.ground.errors import NameRefused
 
 RECORD_FORMAT = 1
 
@@ -141,10 +143,29 @@ def parse(content: bytes) -> Revision:
         raise ValueError(f"its UUID {revision.uuid!r} is not written in the usual form")
     if revision.taken_at.tzinfo is None:
         raise ValueError("its time has no zone")
+    try:
+        taken_at = revision.taken_at.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("its time is outside all calendars") from error
+    _check_names(revision)
     for one in revision.maps:
         if len(bytes.fromhex(one.root)) != 32 or one.size < 0 or one.image_size < 0:
             raise ValueError("it describes an impossible map")
-    return msgspec.structs.replace(revision, taken_at=revision.taken_at.astimezone(UTC))
+    return msgspec.structs.replace(revision, taken_at=taken_at)
+
+
+def _check_names(revision: Revision) -> None:
+    """A disk's name becomes part of a file's, a tag's goes to terminals: ValueError for others."""
+    disks = [one.disk for one in revision.maps]
+    if len(set(disks)) != len(disks):
+        raise ValueError("it describes two maps of one disk")
+    try:
+        for disk in filter(None, disks):
+            check_disk_name(disk)
+        for tag in revision.tags:
+            check_tag_name(tag)
+    except NameRefused as error:
+        raise ValueError(f"{error.name!r} is no {error.kind} name") from error
 
 
 def _decode(document: bytes) -> Revision:

@@ -31,7 +31,8 @@ class UncachedFile:
         """Take over `fd`, open for reading."""
         self.fd = fd
         try:
-            self._direct = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+            flags = os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC | os.O_NONBLOCK
+            self._direct = os.open(f"/proc/self/fd/{fd}", flags)
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.EACCES, errno.ENOENT, errno.ENXIO):
                 os.close(fd)

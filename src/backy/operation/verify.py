@@ -97,13 +97,16 @@ def verify(
 
 
 def _structure(selected: Selected) -> Iterator[Finding]:
-    """Records that cannot be read, and maps whose record is gone."""
+    """Records that cannot be read or name no map, and maps whose record is gone."""
     name = selected.job.name
     for unreadable in selected.history.unreadable:
         yield Finding(Kind.RECORD, name, unreadable.uuid, "", None, (), unreadable.error.message)
     for uuid in selected.history.lost:
         why = "its map is there, but its record is gone, and it was not forgotten"
         yield Finding(Kind.RECORD, name, uuid, "", None, (), why)
+    for revision in selected.revisions:
+        if not revision.maps:
+            yield Finding(Kind.RECORD, name, revision.uuid, "", None, (), "its record names no map")
 
 
 class _Map:
