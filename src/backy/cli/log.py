@@ -8,17 +8,18 @@ Lines are written by a thread of their own, which is also the one to load struct
 0.08 s, and a backup of an unchanged image not many times that.
 
 Limits: a job's own log that cannot be opened (a read-only mount) is done without; one that was
-asked for by -l is an error. Lines of the last moment are lost to kill -9.
+asked for by -l is an error. One that cannot be written any more is given up with a warning. Lines of the last moment are lost to kill -9.
 """
 
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from queue import SimpleQueue
 from typing import NamedTuple, TextIO
 
+from backy.cli import edge
 from backy.ground.clock import Clock, SystemClock
 from backy.ground.errors import StorageFailed
 
@@ -66,11 +67,16 @@ class Log:
 
     def _write(self) -> None:
         render = _renderer()
+        streams = list(self._streams)
         while (one := self._events.get()) is not None:
             line = render(one)
-            for stream in self._streams:
-                stream.write(line + "\n")
-                stream.flush()
+            for stream in list(streams):
+                try:
+                    stream.write(line + "\n")
+                    stream.flush()
+                except OSError as error:
+                    streams.remove(stream)
+                    _give_up(stream, error)
 
 
 @contextmanager
@@ -89,6 +95,14 @@ def opened(path: str | None, *, asked_for: bool, verbose: bool) -> Iterator[Log]
         log = Log(streams, SystemClock())
         stack.callback(log.close)
         yield log
+
+
+def _give_up(stream: TextIO, error: OSError) -> None:
+    """Do without a log that cannot be written: a restore on a full disk succeeds all the same."""
+    with suppress(OSError):
+        if stream is not sys.stderr:
+            edge.say(f"warning: {stream.name}: {os.strerror(error.errno or 0)}; no log is kept.")
+            stream.close()
 
 
 def _renderer() -> Callable[[_Event], str]:

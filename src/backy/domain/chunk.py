@@ -50,6 +50,8 @@ FULL, DELTA = 0, 1
 RAW, LZ4, ZSTD = 0, 1, 2
 
 _NO_CHECKSUM = bytes(16)
+# 13 % less time than 1 for 2 % more bytes, on a Debian image; compression bounds a full backup.
+_LZ4_ACCELERATION = 2
 _ZSTD_MAX_WINDOW = 8 << 20
 
 Buffer = bytes | bytearray | memoryview
@@ -103,7 +105,9 @@ class Encoder:
     def compress(self, content: Buffer) -> tuple[int, Buffer]:
         """(codec number, payload); raw where compression does not make it smaller."""
         if self.codec.number == LZ4:
-            packed: bytes = lz4.block.compress(content, store_size=False)
+            packed: bytes = lz4.block.compress(
+                content, mode="fast", acceleration=_LZ4_ACCELERATION, store_size=False
+            )
         elif self._zstd is not None:
             packed = self._zstd.compress(content)
         else:

@@ -190,7 +190,7 @@ class Page:
     def check(self, bases: int) -> None:
         """ValueError where an entry points outside a base table of `bases` ids or a zero has one.
 
-        A page of zeros is refused too: nobody stores one, and as a hole it would cost its writer nothing.
+        A page of zeros is refused too: nobody stores one, and as a hole it costs a forger nothing.
         """
         if self.is_zero:
             raise ValueError("it stores a page of zeros")

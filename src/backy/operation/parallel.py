@@ -20,9 +20,9 @@ from typing import Generic, TypeVar
 
 Piece = TypeVar("Piece")
 
-# More than cores, so that some wait for the disk while others compute; bounded by memory, at about
-# 14 MiB a thread.
-THREADS = min((os.cpu_count() or 1) + 2, 8)
+# More than cores, so that some wait for the disk while others compute. A thread takes up to 20 MiB,
+# and all of backy stays below 200.
+THREADS = min((os.cpu_count() or 1) + 4, 7)
 
 
 def run(

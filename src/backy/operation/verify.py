@@ -20,7 +20,7 @@ from typing import NamedTuple
 from backy.domain.chunk import ChunkId
 from backy.domain.chunkmap import Entry
 from backy.domain.revision import MapDigest, Revision
-from backy.ground.errors import DamageError, MapDamaged, RevisionGone
+from backy.ground.errors import ChunkDamaged, DamageError, MapDamaged, RevisionGone
 from backy.operation import parallel
 from backy.operation.progress import Progress
 from backy.repository.chunks import ChunkReader
@@ -143,6 +143,13 @@ def _check_maps(maps: list[_Map]) -> Iterator[Finding]:
             yield one.finding(Kind.MAP, None, whole, error.message)
 
 
+class _Need(NamedTuple):
+    """A chunk as an image needs it: of that plain length."""
+
+    entry: Entry
+    length: int
+
+
 class _Pass:
     """The chunks of one part of the id space, and what is wrong with them."""
 
@@ -151,43 +158,45 @@ class _Pass:
         self._high = (number + 1) * 65536 // passes
         self._maps = maps
         self._lock = threading.Lock()
-        self._bad: dict[Entry, DamageError] = {}
-        self._wanted: set[Entry] = set()
+        self._bad: dict[_Need, DamageError] = {}
+        self._wanted: set[_Need] = set()
         self.repeated = 0
-        for _, _, entry in self._entries(maps):
-            if entry in self._wanted:
+        for _, _, need in self._needs(maps):
+            if need in self._wanted:
                 self.repeated += 1
-            self._wanted.add(entry)
+            self._wanted.add(need)
         self.chunks = len(self._wanted)
 
-    def _entries(self, maps: list[_Map]) -> Iterator[tuple[_Map, tuple[int, int], Entry]]:
-        """(map, byte range, entry) of every chunk of this part; forgotten revisions drop out."""
+    def _needs(self, maps: list[_Map]) -> Iterator[tuple[_Map, tuple[int, int], _Need]]:
+        """(map, byte range, need) of every chunk of this part; forgotten revisions drop out."""
         for one in maps:
             try:
                 with one.open() as reader:
                     for index, entry in reader.used():
                         if self._low <= int.from_bytes(entry.ident[:2], "big") < self._high:
                             offset = index * reader.layout.chunk_size
-                            yield one, (offset, reader.layout.length_of(index)), entry
+                            length = reader.layout.length_of(index)
+                            yield one, (offset, length), _Need(entry, length)
             except (RevisionGone, MapDamaged):
                 continue
 
     def verify(self, repository: Repository, progress: Progress, quick: bool) -> list[Finding]:
         """Look at every chunk once, a base together with its deltas; then say whom it hurts."""
 
-        def order(entry: Entry) -> tuple[ChunkId, ChunkId]:
-            return (entry.base or entry.ident, entry.ident)
+        def order(need: _Need) -> tuple[ChunkId, ChunkId]:
+            return (need.entry.base or need.entry.ident, need.entry.ident)
 
-        def prover() -> Callable[[Entry], None]:
+        def prover() -> Callable[[_Need], None]:
             chunks = ChunkReader(repository.chunks, repository.format.chunk_size, fresh=True)
             look = chunks.check_frame if quick else chunks.prove
 
-            def prove(entry: Entry) -> None:
+            def prove(need: _Need) -> None:
                 try:
-                    look(entry)
+                    if look(need.entry) != need.length:
+                        raise ChunkDamaged(chunk_name(need.entry), "its length is not its place's")
                 except DamageError as error:
                     with self._lock:
-                        self._bad[entry] = error
+                        self._bad[need] = error
                 progress.advance(repository.format.chunk_size)
 
             return prove
@@ -198,12 +207,12 @@ class _Pass:
     def _findings(self) -> list[Finding]:
         if not self._bad:
             return []
-        ranges: dict[tuple[_Map, Entry], list[tuple[int, int]]] = {}
+        ranges: dict[tuple[_Map, _Need], list[tuple[int, int]]] = {}
         # Opening the maps again drops those that were forgotten meanwhile, whose chunks may be gone.
-        for one, span, entry in self._entries(self._maps):
-            if entry in self._bad:
-                ranges.setdefault((one, entry), []).append(span)
+        for one, span, need in self._needs(self._maps):
+            if need in self._bad:
+                ranges.setdefault((one, need), []).append(span)
         return [
-            one.finding(Kind.CHUNK, chunk_name(entry), spans, self._bad[entry].message)
-            for (one, entry), spans in ranges.items()
+            one.finding(Kind.CHUNK, chunk_name(need.entry), spans, self._bad[need].message)
+            for (one, need), spans in ranges.items()
         ]

@@ -67,31 +67,32 @@ class ChunkReader:
                 return self._decode(Entry(entry.ident))
             raise
 
-    def prove(self, entry: Entry) -> None:
-        """Decode and hash the very file that an entry names; raises like `read`.
+    def prove(self, entry: Entry) -> int:
+        """Decode and hash the very file that an entry names: its plain length; raises like `read`.
 
         Of a delta that is missing, the full chunk in its place.
         """
-        self._or_full(entry, self._decode)
+        return self._or_full(entry, lambda one: len(self._decode(one)))
 
-    def check_frame(self, entry: Entry) -> None:
+    def check_frame(self, entry: Entry) -> int:
         """As `prove`, but only header and checksum, of the file and of the base that it leans on."""
-        self._or_full(entry, self._check_frames)
+        return self._or_full(entry, self._check_frames)
 
-    def _or_full(self, entry: Entry, look: Callable[[Entry], object]) -> None:
+    def _or_full(self, entry: Entry, look: Callable[[Entry], int]) -> int:
         try:
-            look(entry)
+            return look(entry)
         except ChunkMissing as missing:
             if entry.base is None or missing.chunk != layout.chunk_name(entry):
                 raise
-            look(Entry(entry.ident))
+            return look(Entry(entry.ident))
 
-    def _check_frames(self, entry: Entry) -> None:
+    def _check_frames(self, entry: Entry) -> int:
         header = chunk.check_frame(entry.ident, self._frame(entry), self._limit)
         self._check_kind(entry, header.kind, header.base)
         if entry.base is not None and entry.base != self._checked_base:
             self._check_frames(Entry(entry.base))
             self._checked_base = entry.base
+        return header.plain_length
 
     def _decode(self, entry: Entry) -> bytes:
         frame = self._frame(entry)

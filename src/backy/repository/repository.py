@@ -74,18 +74,26 @@ class Job:
 
     @contextmanager
     def backing_up(self) -> Iterator[None]:
-        """Be the only backup of this job for the duration of the block; JobBusy."""
-        try:
-            fd = locks.open_lock_file(self.directory, layout.BACKUP_LOCK)
-        except OSError as error:
-            path = self.directory.file_path(layout.BACKUP_LOCK)
-            raise StorageFailed("open", path, error.errno or errno.EIO) from error
+        """Be the only backup of this job for the duration of the block; JobBusy.
+
+        The lock file of edits is made here too, before there is any revision to edit: on a full disk
+        `forget` must not need a new file.
+        """
+        os.close(self._open_lock(layout.HISTORY_LOCK))
+        fd = self._open_lock(layout.BACKUP_LOCK)
         try:
             if not locks.try_exclusive(fd):
                 raise JobBusy(self.name)
             yield
         finally:
             os.close(fd)
+
+    def _open_lock(self, name: str) -> int:
+        try:
+            return locks.open_lock_file(self.directory, name)
+        except OSError as error:
+            path = self.directory.file_path(name)
+            raise StorageFailed("open", path, error.errno or errno.EIO) from error
 
 
 class Repository:
