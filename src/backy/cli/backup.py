@@ -35,8 +35,9 @@ def command(options: Options, tags: str, *, force: bool) -> None:
         config = job.config()
         wanted = tag_rules.allowed(tags, config.schedule, force)
         source = open_source(config.source, job.config_path)
-        if settings.legacy:
-            log.warning("settings of older versions have no effect", keys=", ".join(settings.legacy))
+        legacy = settings.legacy + config.legacy
+        if legacy:
+            log.warning("settings of older versions have no effect", keys=", ".join(legacy))
         log.info("backup started", job=job.name, tags=tags)
         try:
             revision = backup(

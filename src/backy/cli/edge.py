@@ -5,6 +5,7 @@ Limits: nothing else in backy prints errors or exits.
 
 import errno
 import os
+import re
 import signal
 import sys
 import traceback
@@ -14,11 +15,11 @@ from typing import NoReturn
 
 import click
 
-from backy.ground.errors import BackyError
+from backy.ground.errors import BackyError, SpecError
 
 INTERRUPTED = 130
 TERMINATED = 143
-VERBOSE_FLAGS = ("-v", "--verbose")
+_VERBOSE = re.compile(r"-[a-z]*v[a-z]*|--verbose")
 
 
 def leave(command: Callable[[], object]) -> NoReturn:
@@ -34,13 +35,14 @@ def leave(command: Callable[[], object]) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except BackyError as error:
-        say(error.message)
+        # Only a spec's mistake is shown in a second and a third line.
+        say(error.message, lines="\n" if isinstance(error, SpecError) else "")
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        say("interrupted; nothing was left half done")
+        say("interrupted")
         sys.exit(INTERRUPTED)
     except _Terminated:
-        say("terminated; nothing was left half done")
+        say("terminated")
         sys.exit(TERMINATED)
     except Exception as error:  # noqa: BLE001 - the last edge: a bug is told in one sentence too
         _say_unexpected(error)
@@ -48,9 +50,20 @@ def leave(command: Callable[[], object]) -> NoReturn:
     sys.exit(0)
 
 
-def say(message: str) -> None:
-    """One message on stderr."""
-    click.echo(f"backy: {message}", err=True)
+def say(message: str, *, lines: str = "") -> None:
+    """One message on stderr; `lines` may be a line end that it means to have."""
+    click.echo(f"backy: {printable(message, lines)}", err=True)
+
+
+def printable(text: str, lines: str = "") -> str:
+    """Text that may hold what others wrote, without the power to steer a terminal.
+
+    >>> printable("a\\x1b[2Jb")
+    'a\\\\x1b[2Jb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in lines else ascii(one)[1:-1] for one in text)
 
 
 def _say_unexpected(error: Exception) -> None:
@@ -64,7 +77,7 @@ def _say_unexpected(error: Exception) -> None:
     elif isinstance(error, MemoryError):
         say("there is not enough memory.")
     else:
-        if any(flag in sys.argv for flag in VERBOSE_FLAGS):
+        if any(_VERBOSE.fullmatch(word) for word in sys.argv):
             traceback.print_exception(error)
         say(f"internal error, please report it ({type(error).__name__}: {error}); -v shows where.")
 

@@ -7,9 +7,8 @@ import click
 from backy.cli.options import Options, pass_options
 from backy.domain.config import JobConfig, default_schedule
 from backy.domain.names import check_job_name
-from backy.ground.directory import Directory
 from backy.ground.errors import NotARepository, OptionRefused
-from backy.repository.repository import create, create_job, locate
+from backy.repository.repository import Repository, create, create_job, locate
 from backy.source import registry
 
 
@@ -42,8 +41,8 @@ def command(options: Options, kind: str, source: str, *, force: bool) -> None:
             raise OptionRefused("-b", f"{base} is itself a job's directory in {found.base}")
     except NotARepository:
         create(base, [job], force=force)
-    with Directory.open(base) as directory:
-        create_job(directory, job, config)
+    with Repository.open(base) as repository:
+        create_job(repository.base, job, config)
     options.tell(
         f"job {job!r} in {base} backs up {os.path.abspath(source)}; "
         f"next: backy -b {base}/{job} backup daily"

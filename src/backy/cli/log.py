@@ -8,7 +8,8 @@ Lines are written by a thread of their own, which is also the one to load struct
 0.08 s, and a backup of an unchanged image not many times that.
 
 Limits: a job's own log that cannot be opened (a read-only mount) is done without; one that was
-asked for by -l is an error. One that cannot be written any more is given up with a warning. Lines of the last moment are lost to kill -9.
+asked for by -l is an error. One that cannot be written any more is given up with a warning. Lines of
+the last moment are lost to kill -9.
 """
 
 import os
@@ -66,8 +67,13 @@ class Log:
         self._events.put(_Event(level, event, {"timestamp": moment, **fields}))
 
     def _write(self) -> None:
-        render = _renderer()
         streams = list(self._streams)
+        try:
+            render = _renderer()
+        except (OSError, ImportError) as error:  # such as too many open files
+            for stream in streams:
+                _give_up(stream, error)
+            return
         while (one := self._events.get()) is not None:
             line = render(one)
             for stream in list(streams):
@@ -87,7 +93,8 @@ def opened(path: str | None, *, asked_for: bool, verbose: bool) -> Iterator[Log]
         if path is not None:
             try:
                 opener = None if asked_for else _open_own
-                file = open(path, "a", encoding="utf-8", opener=opener)  # noqa: SIM115 - the stack closes it
+                # A path in a line may be no UTF-8.
+                file = open(path, "a", encoding="utf-8", errors="backslashreplace", opener=opener)  # noqa: SIM115 - the stack closes it
                 streams.append(stack.enter_context(file))
             except OSError as error:
                 if asked_for:
@@ -97,11 +104,12 @@ def opened(path: str | None, *, asked_for: bool, verbose: bool) -> Iterator[Log]
         yield log
 
 
-def _give_up(stream: TextIO, error: OSError) -> None:
+def _give_up(stream: TextIO, error: OSError | ImportError) -> None:
     """Do without a log that cannot be written: a restore on a full disk succeeds all the same."""
     with suppress(OSError):
         if stream is not sys.stderr:
-            edge.say(f"warning: {stream.name}: {os.strerror(error.errno or 0)}; no log is kept.")
+            why = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
+            edge.say(f"warning: {stream.name}: {why}; no log is kept.")
             stream.close()
 
 

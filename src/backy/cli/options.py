@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from backy.cli import edge
 from backy.ground.clock import SystemClock
 from backy.ground.errors import ConfigError, OptionRefused
 from backy.repository import layout
@@ -66,7 +67,11 @@ class Options(NamedTuple):
     @contextmanager
     def opened_job(self) -> Iterator[tuple[Repository, Job]]:
         """The repository and the job: the one that was named, or the only one there is."""
-        with self.opened() as (repository, name), repository.job(name or only_job(repository)) as job:
+        with (
+            self.opened() as (repository, name),
+            # An empty name (-j "$UNSET") is refused, not taken for none.
+            repository.job(only_job(repository) if name is None else name) as job,
+        ):
             yield repository, job
 
     def progress(self) -> "Progress":
@@ -86,7 +91,7 @@ class Options(NamedTuple):
     def tell(self, line: str) -> None:
         """A closing line on stdout, unless quiet."""
         if not self.quiet:
-            click.echo(line)
+            click.echo(edge.printable(line))
 
 
 def only_job(repository: Repository) -> str:

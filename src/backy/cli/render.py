@@ -14,10 +14,12 @@ from datetime import datetime
 
 import msgspec
 
+from backy.cli.edge import printable
+
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
     """Columns as wide as their widest cell, two blanks apart; `right` are aligned to the right."""
-    lines = [list(head), *map(list, rows)]
+    lines = [[printable(text) for text in line] for line in (head, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
 
     def cell(column: int, text: str) -> str:
@@ -29,6 +31,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[
 def json(document: object) -> str:
     """Indented JSON; records, enums and times as in the revision records."""
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: `1 revision`, `2 revisions`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def local_time(instant: datetime) -> str:

@@ -7,7 +7,7 @@ import click
 
 from backy.cli import edge
 from backy.cli.options import Options, pass_options
-from backy.cli.render import json, local_time, table
+from backy.cli.render import counted, json, local_time, table
 from backy.domain.revision import Consistency, Revision, Trust
 from backy.ground.units import format_duration, format_size
 from backy.operation.select import choose
@@ -19,7 +19,7 @@ from backy.repository.repository import Repository
 @click.command()
 @click.option("-r", "--revision", "spec", metavar="SPEC", help="Only these revisions.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("--yaml", "as_yaml", is_flag=True, help="As YAML, like backy 2.5.")
+@click.option("--yaml", "as_yaml", is_flag=True, help="As YAML, in the terms of backy 2.5.")
 @pass_options
 def command(options: Options, spec: str | None, *, as_json: bool, as_yaml: bool) -> None:
     """List revisions, or the jobs of a repository.
@@ -38,20 +38,33 @@ def command(options: Options, spec: str | None, *, as_json: bool, as_yaml: bool)
     with options.opened_job() as (_, job):
         history = histories.load(job.directory)
         revisions = list(history.revisions) if spec is None else choose(history, spec, job.name)
-        if as_json or as_yaml:
-            click.echo(_documents(revisions, as_yaml=as_yaml))
+        if as_json:
+            click.echo(json(revisions))
+        elif as_yaml:
+            click.echo(_yaml([_as_in_2_5(one) for one in revisions]))
         else:
             click.echo(_revision_table(revisions))
         _warn(history, job.name)
 
 
-def _documents(found: object, *, as_yaml: bool) -> str:
-    text = json(found)
-    if not as_yaml:
-        return text
+def _yaml(document: object) -> str:
     import yaml
 
-    return str(yaml.safe_dump(yaml.safe_load(text), sort_keys=False)).rstrip()
+    return str(yaml.safe_dump(document, sort_keys=False)).rstrip()
+
+
+def _as_in_2_5(revision: Revision) -> dict[str, object]:
+    """A revision as `status --yaml` of backy 2.5 has it, for the scripts that read that."""
+    stats = {"bytes_written": revision.stats.bytes_written, "duration": revision.stats.duration}
+    return {
+        "uuid": revision.uuid,
+        "backend_type": "chunked",
+        "timestamp": revision.taken_at,
+        "parent": revision.parent or "",
+        "stats": stats,
+        "trust": revision.trust.value,
+        "tags": list(revision.tags),
+    }
 
 
 def _revision_table(revisions: list[Revision]) -> str:
@@ -69,9 +82,8 @@ def _revision_table(revisions: list[Revision]) -> str:
         for one in revisions
     ]
     stored = sum(one.stats.bytes_written for one in revisions)
-    return (
-        f"{table(head, rows, right=(2, 3, 4))}\n{len(revisions)} revisions, {format_size(stored)} stored"
-    )
+    closing = f"{counted(len(revisions), 'revision')}, {format_size(stored)} stored"
+    return table(head, rows, right=(2, 3, 4)) + "\n" + closing
 
 
 def _remarks(revision: Revision) -> str:
@@ -111,7 +123,8 @@ def _summary(repository: Repository, name: str) -> _JobSummary:
 def _show_jobs(repository: Repository, *, as_json: bool, as_yaml: bool) -> None:
     found = [_summary(repository, name) for name in repository.jobs()]
     if as_json or as_yaml:
-        click.echo(_documents([one._asdict() for one in found], as_yaml=as_yaml))
+        documents = [one._asdict() for one in found]
+        click.echo(json(documents) if as_json else _yaml(documents))
         return
     rows = []
     for one in found:

@@ -54,7 +54,10 @@ def command(
             after = tag_rules.edited(revision.tags, Edit(action), tags, schedule, force)
             return revision.with_tags(after)
 
-        for one in choose(histories.load(job.directory), spec, job.name):
+        chosen = choose(histories.load(job.directory), spec, job.name)
+        for one in chosen:
+            change(one)  # so that a refusal of any leaves all as they are
+        for one in chosen:
             revision = histories.edit(job.directory, one.uuid, change)
             log.info("tags edited", job=job.name, revision=one.uuid, tags=",".join(revision.tags))
             options.tell(f"revision {one.uuid}: {','.join(revision.tags) or '(no tags)'}")

@@ -6,8 +6,15 @@ from contextlib import ExitStack
 import click
 
 from backy.cli.options import Options, pass_options
-from backy.cli.render import json, table
-from backy.ground.errors import BackyError, CouldNotVerify, HistoryUnclear, UsageError
+from backy.cli.render import counted, json, table
+from backy.ground.errors import (
+    BackyError,
+    CouldNotVerify,
+    HistoryUnclear,
+    RevisionMissing,
+    StorageFailed,
+    UsageError,
+)
 from backy.ground.linux import keep_freed_memory
 from backy.operation.select import choose
 from backy.operation.verify import Finding, Result, Selected, verify
@@ -42,15 +49,19 @@ def command(options: Options, spec: str, *, quick: bool, as_json: bool) -> None:
         raise
     except BackyError as error:
         raise CouldNotVerify(error) from error
+    except OSError as error:
+        cause = StorageFailed("read", str(error.filename or "the repository"), error.errno or 0)
+        raise CouldNotVerify(cause) from error
     if as_json:
         click.echo(json(_document(result)))
     elif result.findings:
         click.echo(_table(result.findings))
     if not as_json:
         what = "checksums of " if quick else ""
+        found = counted(len(result.findings), "finding") if result.findings else "no findings"
         options.tell(
-            f"{result.revisions} revisions, {what}{result.chunks} chunks verified: "
-            f"{len(result.findings) or 'no'} findings"
+            f"{counted(result.revisions, 'revision')}, {what}{counted(result.chunks, 'chunk')} "
+            f"verified: {found}"
         )
     if result.findings:
         sys.exit(1)
@@ -60,7 +71,7 @@ def _verify(options: Options, spec: str, *, quick: bool) -> Result:
     with ExitStack() as stack:
         repository, name = stack.enter_context(options.opened())
         jobs = repository.jobs() if name is None else [name]
-        selection = [_selected(stack, repository, job, spec) for job in jobs]
+        selection = [_selected(stack, repository, job, spec, lenient=name is None) for job in jobs]
         log = stack.enter_context(options.log_for(selection[0].job if name else None))
         log.info("verify started", job=name or "(all)", spec=spec, quick=quick)
         result = verify(repository, selection, options.progress(), quick=quick)
@@ -68,13 +79,20 @@ def _verify(options: Options, spec: str, *, quick: bool) -> Result:
         return result
 
 
-def _selected(stack: ExitStack, repository: Repository, name: str, spec: str) -> Selected:
+def _selected(
+    stack: ExitStack, repository: Repository, name: str, spec: str, *, lenient: bool
+) -> Selected:
+    """A job's revisions that match; `lenient`: none is fine, since other jobs are verified too."""
     job = stack.enter_context(repository.job(name))
     history = histories.load(job.directory)
     if spec == ALL:
         return Selected(job, history, history.revisions)
     try:
         return Selected(job, history, choose(history, spec, name))
+    except RevisionMissing:
+        if not lenient:
+            raise
+        return Selected(job, history, ())
     except HistoryUnclear:
         # What cannot be read is a finding; of the rest, all is verified rather than the wrong ones.
         return Selected(job, history, history.revisions)

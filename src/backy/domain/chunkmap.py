@@ -41,6 +41,7 @@ MAX_IMAGE = 1 << 56
 
 DIGEST_SIZE = 32
 ZERO_PAGE = bytes(DIGEST_SIZE)
+_DIGEST_OF_ZEROS = blake3.blake3(bytes(PAGE_ENTRIES * ENTRY_SIZE)).digest()
 
 
 class Entry(NamedTuple):
@@ -190,7 +191,7 @@ class Page:
     def check(self, bases: int) -> None:
         """ValueError where an entry points outside a base table of `bases` ids or a zero has one.
 
-        A page of zeros is refused too: nobody stores one, and as a hole it costs a forger nothing.
+        A page of zeros is refused too: nobody stores one.
         """
         if self.is_zero:
             raise ValueError("it stores a page of zeros")
@@ -211,6 +212,9 @@ def split_tail(header: Header, tail: bytes) -> tuple[list[bytes], list[ChunkId]]
     bases = [ChunkId(tail[at : at + ID_SIZE]) for at in range(cut, len(tail), ID_SIZE)]
     if sum(one != ZERO_PAGE for one in digests) != header.stored_pages:
         raise ValueError("its page table does not match its count")
+    if _DIGEST_OF_ZEROS in digests:
+        # As holes, billions of them would cost a forger nothing, and whoever reads them hours.
+        raise ValueError("it stores a page of zeros")
     if len(set(bases)) != len(bases) or ZERO in bases:
         raise ValueError("its base table names a base twice or none")
     return digests, bases

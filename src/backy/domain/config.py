@@ -30,7 +30,8 @@ from backy.ground.units import parse_interval
 DEFAULT_BASE = "/srv/backy"
 DEFAULT_CODEC = "lz4"
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MAX_DEPTH = 50
 _SECTIONS = ("global", "api", "peers", "schedules", "jobs")
 _GLOBAL = ("base-dir", "codec", "worker-limit", "backup-completed-callback")
 _GLOBAL_LEGACY = ("status-file", "status-interval", "telnet-addrs", "telnet-port")
@@ -62,10 +63,11 @@ class SourceConfig(NamedTuple):
 
 
 class JobConfig(NamedTuple):
-    """`JOB/config`."""
+    """`JOB/config`; `legacy` lists keys that were accepted and mean nothing here."""
 
     source: SourceConfig
     schedule: Mapping[str, TagPolicy]
+    legacy: tuple[str, ...] = ()
 
 
 def parse_global(text: str, file: str) -> GlobalConfig:
@@ -75,8 +77,8 @@ def parse_global(text: str, file: str) -> GlobalConfig:
     section = _mapping(document.get("global") or {}, file, "global")
     _check_keys(section, _GLOBAL + _GLOBAL_LEGACY, file, "global")
     base_dir = _text(section.get("base-dir", DEFAULT_BASE), file, "global.base-dir")
-    if not base_dir.startswith("/"):
-        raise ConfigError(file, "global.base-dir", f"{base_dir!r} is not an absolute path")
+    if not base_dir.startswith("/") or "\0" in base_dir:
+        raise ConfigError(file, "global.base-dir", f"{_shown(base_dir)} is not an absolute path")
     codec = _text(section.get("codec", DEFAULT_CODEC), file, "global.codec")
     try:
         parsed = parse_codec(codec)
@@ -93,9 +95,13 @@ def parse_job(text: str, file: str) -> JobConfig:
     for key in _JOB:
         if key not in document:
             raise ConfigError(file, key, "it is missing")
-    return JobConfig(
-        _source(document["source"], file, "source"), _schedule(document["schedule"], file, "schedule")
-    )
+    source = _source(document["source"], file, "source")
+    schedule = _schedule(document["schedule"], file, "schedule")
+    legacy = [key for key in document if key in _JOB_LEGACY]
+    legacy += [
+        f"source.{key}" for key in _mapping(document["source"], file, "") if key in _SOURCE_LEGACY
+    ]
+    return JobConfig(source, schedule, tuple(legacy))
 
 
 def render_job(config: JobConfig) -> str:
@@ -144,21 +150,29 @@ def _schedule(found: object, file: str, key: str) -> Mapping[str, TagPolicy]:
                 raise ConfigError(file, f"{where}.{field}", "it is missing")
         try:
             check_tag_name(tag)
-            interval = parse_interval(str(policy["interval"]))
+            interval = _interval(policy["interval"])
         except NameRefused as error:
             raise ConfigError(file, where, error.rule) from error
         except ValueError as error:
             raise ConfigError(file, f"{where}.interval", str(error)) from error
         keep = policy["keep"]
         if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
-            raise ConfigError(file, f"{where}.keep", f"{keep!r} is not a number of at least 1")
+            raise ConfigError(file, f"{where}.keep", f"{_shown(keep)} is not a number of at least 1")
         policies[tag] = TagPolicy(interval, keep)
     return policies
 
 
+def _interval(found: object) -> int:
+    """Seconds; ValueError. A YAML integer is as good as a text."""
+    if isinstance(found, list | dict | set) or (isinstance(found, int) and found.bit_length() > 64):
+        raise ValueError(f"{_shown(found)} is not a number with a unit, such as 1d")
+    return parse_interval(str(found))
+
+
 def _load(text: str, file: str) -> object:
     try:
-        return yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader, in C where there is one
+        _check_depth(text)
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - derived from a safe loader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" in line {mark.line + 1}" if mark else ""
@@ -167,18 +181,56 @@ def _load(text: str, file: str) -> object:
         raise ConfigError(file, "", f"it is not YAML: {str(error).splitlines()[0]}") from error
 
 
+class _Loader(_SAFE_LOADER):  # type: ignore[misc, valid-type]  # chosen at run time
+    """A safe loader that refuses a key that stands twice: dropping one silently loses a setting."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> object:  # noqa: FBT002 - PyYAML's signature
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    problem = f"the key {_shown(key.value)} stands twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _check_depth(text: str) -> None:
+    """ValueError for a nesting that would exhaust the C loader's stack, which kills the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_SAFE_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _MAX_DEPTH:
+                raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _shown(found: object) -> str:
+    """A value for a message: short, and never expanded."""
+    if isinstance(found, dict):
+        return "a table"
+    if isinstance(found, list | tuple | set):
+        return "a list"
+    if isinstance(found, int) and found.bit_length() > 64:
+        return "a huge number"
+    shown = repr(found)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
 def _mapping(found: object, file: str, key: str) -> Mapping[str, object]:
     if not isinstance(found, dict):
         raise ConfigError(file, key, "it must be a table of keys and values")
     for name in found:
         if not isinstance(name, str):
-            raise ConfigError(file, key, f"the key {name!r} is not a text: put it into quotes")
+            raise ConfigError(file, key, f"the key {_shown(name)} is not a text: put it into quotes")
     return found
 
 
 def _text(found: object, file: str, key: str) -> str:
     if not isinstance(found, str) or not found:
-        raise ConfigError(file, key, f"{found!r} is not a text")
+        raise ConfigError(file, key, f"{_shown(found)} is not a text")
     return found
 
 

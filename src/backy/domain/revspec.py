@@ -97,16 +97,16 @@ class _Parser:
     def union(self, depth: int) -> Spec:
         if depth > _MAX_DEPTH:
             raise self.fail("too many parentheses")
-        spec = self.intersection(depth)
+        parts = [self.intersection(depth)]
         while self.take(","):
-            spec = _union(spec, self.intersection(depth))
-        return spec
+            parts.append(self.intersection(depth))
+        return parts[0] if len(parts) == 1 else _union(parts)
 
     def intersection(self, depth: int) -> Spec:
-        spec = self.range(depth)
+        parts = [self.range(depth)]
         while self.take("&"):
-            spec = _intersection(spec, self.range(depth))
-        return spec
+            parts.append(self.range(depth))
+        return parts[0] if len(parts) == 1 else _intersection(parts)
 
     def range(self, depth: int) -> Spec:
         start = self.peek()
@@ -243,21 +243,23 @@ def _tokens(text: str) -> list[_Token]:
     return found
 
 
-def _union(left: Spec, right: Spec) -> Spec:
+def _union(parts: Sequence[Spec]) -> Spec:
     def evaluate(history: History) -> Selection:
-        both = left.evaluate(history).revisions + right.evaluate(history).revisions
-        return Selection(list({one.uuid: one for one in both}.values()), False)
+        found = (one for part in parts for one in part.evaluate(history).revisions)
+        return Selection(list({one.uuid: one for one in found}.values()), False)
 
-    return Spec(f"({left} , {right})", evaluate)
+    return Spec(f"({' , '.join(map(str, parts))})", evaluate)
 
 
-def _intersection(left: Spec, right: Spec) -> Spec:
+def _intersection(parts: Sequence[Spec]) -> Spec:
     def evaluate(history: History) -> Selection:
-        known = {one.uuid for one in right.evaluate(history).revisions}
-        found = [one for one in left.evaluate(history).revisions if one.uuid in known]
+        found = parts[0].evaluate(history).revisions
+        for part in parts[1:]:
+            known = {one.uuid for one in part.evaluate(history).revisions}
+            found = [one for one in found if one.uuid in known]
         return Selection(found, False)
 
-    return Spec(f"({left} & {right})", evaluate)
+    return Spec(f"({' & '.join(map(str, parts))})", evaluate)
 
 
 def _single_word(text: str) -> Callable[[History], list[Revision]] | None:
@@ -300,8 +302,14 @@ def _instant(text: str) -> _Instant | None:
         at = datetime.fromisoformat(text)
     except ValueError:
         return None
-    # astimezone on a naive time takes the local zone, as users expect of a bare date.
-    return _Instant(text, at.astimezone(UTC))
+    try:
+        # astimezone on a naive time takes the local zone, as users expect of a bare date.
+        return _Instant(text, at.astimezone(UTC))
+    except (OverflowError, ValueError):  # the first or last day of the calendar, in another zone
+        late = at.year > 1
+        return _Instant(
+            text, datetime.max.replace(tzinfo=UTC) if late else datetime.min.replace(tzinfo=UTC)
+        )
 
 
 def _is_uuid_like(text: str) -> bool:

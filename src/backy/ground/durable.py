@@ -247,8 +247,10 @@ def _write_direct(fd: int, content: Sequence[Bytes], length: int) -> bool:
             raise
         fcntl.fcntl(fd, fcntl.F_SETFL, flags)
         return False
-    if done != whole:
-        raise OSError(errno.EIO, "short write")
+    if done < whole:
+        # The disk is full or a limit is reached; the next write says which, and need not be aligned.
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+        _write_all(fd, [buffer.view[done:length]])
     os.ftruncate(fd, length)
     return True
 

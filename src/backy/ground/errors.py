@@ -272,8 +272,9 @@ class RevisionAmbiguous(RevisionError):
 
     @property
     def message(self) -> str:
+        some = ", ".join(self.matches[:3]) + ("…" if len(self.matches) > 3 else "")
         return (
-            f"{self.spec!r} matches {len(self.matches)} revisions ({', '.join(self.matches[:3])}…): "
+            f"{self.spec!r} matches {len(self.matches)} revisions ({some}): "
             "name one, for instance as last(…)."
         )
 
@@ -299,8 +300,8 @@ class HistoryUnclear(RevisionError):
     @property
     def message(self) -> str:
         return (
-            f"{self.spec!r} may not be what you mean, since {', '.join(self.records)} cannot be read: "
-            "name the revision by its full UUID, or forget the unreadable one by its UUID."
+            f"{self.spec!r} may not be what you mean, since {', '.join(self.records)} cannot be used: "
+            "name the revision by its full UUID, or forget the unusable one by its UUID."
         )
 
 

@@ -76,12 +76,14 @@ class Buffer:
         ctypes.memset(self.address + start, 0, stop - start)
 
     def fill(self, content: bytes | bytearray | memoryview, start: int = 0) -> None:
-        """Copy `content` to `start`; the GIL is released meanwhile, other than in a slice assignment."""
+        """Copy `content` to `start`; the GIL is released meanwhile where that is possible."""
         length = len(content)
         if start + length > self.size:
             raise ValueError(f"{length} bytes do not fit at {start} of {self.size}")
         if isinstance(content, bytes):
             ctypes.memmove(self.address + start, content, length)
+        elif isinstance(content, memoryview) and content.readonly:
+            self.view[start : start + length] = content
         elif length:
             source = ctypes.c_char.from_buffer(content)
             ctypes.memmove(self.address + start, ctypes.addressof(source), length)

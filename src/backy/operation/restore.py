@@ -209,6 +209,6 @@ def _read_back(reader: MapReader, target: Target, bad: _BadRanges, progress: Pro
 
     progress.begin("read back", image.image_size)
     try:
-        parallel.run((one for one in plan_pieces(reader) if not bad.has(one)), checker, parallel.THREADS)
+        parallel.run((one for one in plan_pieces(reader) if not bad.has(one)), checker)
     finally:
         progress.end()

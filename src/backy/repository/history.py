@@ -173,7 +173,8 @@ def _read(job: Directory, uuid: str) -> Revision:
 
 def _is_lost(job: Directory, uuid: str) -> bool:
     """Whether a map without a record stays so on a second look: a backup or collection may be on it."""
-    states = (layout.RECORD, layout.PENDING, layout.FORGOTTEN)
+    # In the order in which a record moves, so that it cannot slip past between two looks.
+    states = (layout.PENDING, layout.RECORD, layout.FORGOTTEN)
     if any(job.has(uuid + suffix) for suffix in states):
         return False
     prefix = uuid + "."

@@ -95,10 +95,10 @@ def parse_format(content: bytes, path: str) -> StoreFormat:
         UUID(found.repository)
     except msgspec.ValidationError as error:
         raise FormatUnknown(path, f"a store format with other members ({error})") from error
-    except (ValueError, msgspec.DecodeError) as error:
+    except (ValueError, msgspec.DecodeError, RecursionError) as error:
         raise NotARepository(path, f"its format file is damaged: {error}") from error
     if found.requires:
-        raise FormatUnknown(path, f"the requirement {', '.join(found.requires)}")
+        raise FormatUnknown(path, f"the requirement {', '.join(map(repr, found.requires))}")
     size = found.chunk_size
     if not MIN_CHUNK <= size <= MAX_CHUNK or size & (size - 1):
         raise FormatUnknown(path, f"chunk size {size}")

@@ -34,6 +34,7 @@ from backy.ground.errors import (
     JobMissing,
     NameRefused,
     NotARepository,
+    OptionRefused,
     RepositoryRefused,
     StorageFailed,
 )
@@ -43,6 +44,7 @@ from backy.repository.chunks import check_fanout
 _MAX_FORMAT = 64 << 10
 _MAX_CONFIG = 1 << 20
 _RESERVE_PIECE = 1 << 20
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class Place(NamedTuple):
@@ -116,7 +118,10 @@ class Repository:
             chunks = base.enter(layout.CHUNKS)
         except OSError as error:
             base.close()
-            raise NotARepository(path, "it has no 'chunks' directory; 'backy init' makes one") from error
+            hint = "it has no 'chunks' directory; 'backy init' makes one"
+            if error.errno not in _NOT_THERE:
+                hint = os.strerror(error.errno or 0)
+            raise NotARepository(path, hint) from error
         try:
             repository = cls(base, chunks)
             check_fanout(chunks)
@@ -196,7 +201,9 @@ def locate(path: str, job: str | None) -> Place:
         return Place(path, job)
     if name and _has_store(parent):
         if job is not None and job != name:
-            raise NotARepository(path, f"it is a job's directory, so -j {job} does not go with it")
+            raise OptionRefused(
+                "-j", f"{path} is a job's directory itself, so {job!r} cannot go with it"
+            )
         return Place(parent, name)
     hint = "there is no chunks/format in it or beside it; 'backy init' makes a repository"
     if os.path.exists(os.path.join(path, layout.CHUNKS, layout.OLD_STORE)):

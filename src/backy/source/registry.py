@@ -7,7 +7,7 @@ Limits: checks the settings' form only; whether the image is there shows when it
 """
 
 from backy.domain.config import SourceConfig
-from backy.ground.errors import ConfigError
+from backy.ground.errors import ConfigError, OptionRefused
 from backy.source.base import Source
 from backy.source.file import FileSource
 
@@ -32,7 +32,9 @@ def open_source(config: SourceConfig, file: str) -> Source:
 def from_argument(kind: str, source: str, absolute: str) -> SourceConfig:
     """The configuration for `backy init KIND SOURCE`; `absolute` is SOURCE as an absolute path."""
     if kind not in TYPES:
-        raise ConfigError("init", "TYPE", f"{kind!r} is not known; known are {', '.join(TYPES)}")
+        raise OptionRefused("TYPE", f"{kind!r} is not known; known are {', '.join(TYPES)}")
     if not source or "\0" in source:
-        raise ConfigError("init", "SOURCE", "it must be the path of an image or block device")
+        raise OptionRefused("SOURCE", "it must be the path of an image or block device")
+    if any("\ud800" <= one <= "\udfff" for one in absolute):
+        raise OptionRefused("SOURCE", "its path is not UTF-8, which no configuration can hold")
     return SourceConfig(kind, {"filename": absolute})

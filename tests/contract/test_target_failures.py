@@ -1,0 +1,156 @@
+"""What a restore that fails, is killed, or meets another one leaves behind."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from backy.ground import failpoint, locks
+from backy.ground.errors import TargetFailed, TargetRefused
+from backy.ground.linux import Buffer
+from backy.target.device import DeviceTarget
+from backy.target.file import FileTarget
+from backy.target.stream import StreamTarget
+from fakes import FailAt, loop_device
+
+MIB = 1 << 20
+OLD = b"\xff" * MIB
+
+
+def filled(content: bytes = b"n" * 8192) -> Buffer:
+    """A buffer that holds this."""
+    buffer = Buffer(len(content))
+    buffer.fill(content)
+    return buffer
+
+
+def test_second_restore_to_one_file_is_refused(tmp_path: Path) -> None:
+    """Two restores to one file at the same time do not mix; the first one goes on."""
+    first, second = (FileTarget(str(tmp_path / "image")) for _ in range(2))
+    first.begin(8192)
+    with pytest.raises(TargetRefused, match="in use by another restore"):
+        second.begin(8192)
+    second.close()
+    first.write(filled(), 0, 8192)
+    first.finish()
+    first.close()
+
+    assert b"n" * 8192 == (tmp_path / "image").read_bytes()
+
+
+def test_rest_of_a_killed_restore_is_replaced(tmp_path: Path) -> None:
+    """A partial file that nobody holds any more is no obstacle, and none of its bytes come through."""
+    (tmp_path / "image.partial").write_bytes(OLD)
+    target = FileTarget(str(tmp_path / "image"))
+    target.begin(8192)
+    target.finish()
+    target.close()
+
+    assert bytes(8192) == (tmp_path / "image").read_bytes()
+    assert ["image"] == os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("old", [None, b"old contents"])
+def test_file_appears_only_when_it_is_finished(tmp_path: Path, old: bytes | None) -> None:
+    """Until `finish` the name holds what it held before, or nothing."""
+    path = tmp_path / "image"
+    if old is not None:
+        path.write_bytes(old)
+    target = FileTarget(str(path))
+    target.begin(8192)
+    target.write(filled(), 0, 8192)
+    assert old == (path.read_bytes() if path.exists() else None)
+    target.close()
+
+    assert old == (path.read_bytes() if path.exists() else None)
+    assert ([] if old is None else ["image"]) == os.listdir(tmp_path)
+
+
+def test_replaced_file_keeps_its_mode(tmp_path: Path) -> None:
+    """An image that its virtual machine may read stays readable to it."""
+    (tmp_path / "image").write_bytes(b"old")
+    (tmp_path / "image").chmod(0o604)
+    target = FileTarget(str(tmp_path / "image"))
+    target.begin(1)
+    target.write(filled(b"n"), 0, 1)
+    target.finish()
+    target.close()
+
+    assert 0o604 == stat.S_IMODE((tmp_path / "image").stat().st_mode)
+
+
+def test_new_file_is_its_owners_alone(tmp_path: Path) -> None:
+    """An image holds everything a machine knows."""
+    target = FileTarget(str(tmp_path / "image"))
+    target.begin(1)
+    target.finish()
+    target.close()
+
+    assert 0o600 == stat.S_IMODE((tmp_path / "image").stat().st_mode)
+
+
+@pytest.mark.parametrize("step", range(1, 7))
+def test_file_restore_that_fails_keeps_the_old_file(tmp_path: Path, step: int) -> None:
+    """A full disk at any step before the rename leaves the old image and no partial file."""
+    path = tmp_path / "image"
+    path.write_bytes(b"old")
+    hook = FailAt(step, errno.ENOSPC)
+    failpoint.install(hook)
+    target = FileTarget(str(path))
+    try:
+        target.begin(8192)
+        target.write(filled(), 0, 8192)
+        target.finish()
+    except (TargetFailed, TargetRefused) as error:
+        assert "No space left" in error.message  # noqa: PT017 - the hook may have no such step
+    failpoint.install(None)
+    target.close()
+
+    expected = b"old" if hook.step and not hook.step.startswith("sync directory") else b"n" * 8192
+    assert expected == path.read_bytes()
+    assert ["image"] == os.listdir(tmp_path)
+
+
+@pytest.mark.root
+def test_device_that_fails_names_the_byte(tmp_path: Path, as_root: None) -> None:
+    """A write error is told with its offset, and that the device is incomplete."""
+    (tmp_path / "disk").write_bytes(OLD)
+    with loop_device(tmp_path / "disk") as path:
+        target = DeviceTarget(path)
+        target.begin(MIB)
+        failpoint.install(FailAt(1))
+        with pytest.raises(TargetFailed, match="byte 4096: Input/output error; it is incomplete"):
+            target.write(filled(), 4096, 8192)
+        failpoint.install(FailAt(1))
+        with pytest.raises(TargetFailed, match="byte 8192"):
+            target.zero(8192, 4096)
+        failpoint.install(FailAt(1))
+        with pytest.raises(TargetFailed, match="Input/output error"):
+            target.finish()
+        target.close()
+
+
+def test_reader_that_has_gone_is_told(tmp_path: Path) -> None:
+    """A pipe whose reader ended is an error of the target, with the byte it got to."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    target = StreamTarget(writing)
+    target.begin(8192)
+    with pytest.raises(TargetFailed, match="byte 0: Broken pipe"):
+        target.write(filled(), 0, 8192)
+    os.close(writing)
+
+
+def test_partial_file_is_locked_while_it_is_written(tmp_path: Path) -> None:
+    """Another restore can tell a living one from a killed one."""
+    target = FileTarget(str(tmp_path / "image"))
+    target.begin(1)
+    fd = os.open(tmp_path / "image.partial", os.O_RDONLY)
+    granted = [locks.try_shared(fd)]
+    target.close()
+    granted.append(locks.try_shared(fd))
+    os.close(fd)
+
+    assert [False, True] == granted

@@ -1,0 +1,90 @@
+"""T27, R15: a codec or memory that errs is caught before anything of it gets a name."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import lz4.block
+import pytest
+from crashsite import noise
+
+from backy.domain.chunk import chunk_id
+from backy.ground.errors import EncodingFault
+from testsite import CHUNK, Site
+
+CALLS = 100
+
+
+def packable(number: int) -> bytes:
+    """A chunk of its own that compresses to about half."""
+    return noise(number, CHUNK // 2) + number.to_bytes(8, "big") * (CHUNK // 16)
+
+
+class Faulty:
+    """A codec function that flips one bit in the result of its N-th call."""
+
+    def __init__(self, real: Callable[..., bytes], at: int) -> None:
+        self._real = real
+        self._at = at
+        self._calls = 0
+        self._random = random.Random(at)
+
+    def __call__(self, content: Any, **options: Any) -> bytes:
+        result = bytearray(self._real(content, **options))
+        self._calls += 1
+        if self._calls == self._at:
+            result[self._random.randrange(len(result))] ^= 1 << self._random.randrange(8)
+        return bytes(result)
+
+
+@pytest.fixture
+def faultless(site: Site) -> Site:
+    """A site with a revision, and an image of a hundred other chunks."""
+    site.image.write_bytes(b"".join(packable(1000 + number) for number in range(5)))
+    site.backup()
+    site.image.write_bytes(b"".join(packable(number) for number in range(CALLS)))
+    return site
+
+
+@pytest.mark.parametrize("function", ["compress", "decompress"])
+@pytest.mark.parametrize("at", [1, 2, 37, 63, 99, CALLS])
+def test_one_flipped_bit_in_a_hundred_chunks_is_caught(
+    faultless: Site, monkeypatch: pytest.MonkeyPatch, function: str, at: int
+) -> None:
+    """The job says which chunk, no revision appears, and whatever has a name is whole."""
+    site = faultless
+    before = site.history()
+    ids = {chunk_id(packable(number)).hex() for number in range(CALLS)}
+    with monkeypatch.context() as patch:
+        patch.setattr(lz4.block, function, Faulty(getattr(lz4.block, function), at))
+        with pytest.raises(EncodingFault) as caught:
+            site.backup()
+
+    assert caught.value.chunk in ids
+    assert caught.value.chunk not in {path.name for path in site.chunk_files()}
+    assert "lz4" == caught.value.codec
+    assert caught.value.chunk in caught.value.message
+    assert before == site.history()
+    assert [] == list((site.chunks / "tmp").iterdir())
+    assert site.image.read_bytes() == site.restored(site.backup())
+    assert [] == site.verify().findings
+
+
+def test_a_fault_in_a_later_batch_leaves_only_whole_chunks(
+    faultless: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What earlier batches named stays for collection, and the next backup may build on it."""
+    site = faultless
+    monkeypatch.setattr("backy.repository.chunks.BATCH_SIZE", 3 * CHUNK)
+    with monkeypatch.context() as patch:
+        patch.setattr(lz4.block, "compress", Faulty(lz4.block.compress, 60))
+        with pytest.raises(EncodingFault):
+            site.backup()
+    named = len(site.chunk_files())
+
+    revision = site.backup()
+
+    assert named > 5 + 30
+    assert revision.stats.chunks_new < CALLS
+    assert site.image.read_bytes() == site.restored(revision)
+    assert [] == site.verify().findings

@@ -1,0 +1,203 @@
+"""Stand-ins for what the world gives backy: an image source, a revision, a disk that fails, a device.
+
+    source = FakeSource(b"content"); with source.snapshot() as snapshot: …
+    failpoint.install(Steps(fail_at="sync ", code=errno.EIO))
+
+`FakeSource` passes the contract that real sources pass (tests/contract/test_sources.py), so a test
+above may use it in their place.
+
+Limits: `loop_device` needs root.
+"""
+
+import errno
+import fcntl
+import os
+import struct
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from backy.domain.chunk import ChunkId
+from backy.domain.chunkmap import Entry
+from backy.domain.revision import Consistency, MapDigest, Origin, Revision, SourceIdentity, Stats, Trust
+from backy.ground.directory import Directory
+from backy.ground.errors import SourceFailed
+from backy.ground.linux import PAGE, Buffer
+from backy.repository import layout
+from backy.source.base import Extent
+from strategies import EPOCH
+
+_BLKROSET = 0x125D
+
+
+class FakeSource:
+    """A source in memory; `write` changes it, as a running machine changes its image.
+
+    Reads that touch a byte of `bad` fail like a disk with bad sectors.
+    """
+
+    def __init__(self, content: bytes, *, bad: range = range(0)) -> None:
+        self.content = bytearray(content)
+        self.bad = bad
+        self.writes = 0
+
+    def write(self, offset: int, content: bytes) -> None:
+        """Change bytes inside the image."""
+        self.content[offset : offset + len(content)] = content
+        self.writes += 1
+
+    @contextmanager
+    def snapshot(self) -> Iterator["FakeSnapshot"]:
+        """See `Source.snapshot`."""
+        yield FakeSnapshot(self)
+
+
+class FakeSnapshot:
+    """See `Snapshot`; reads what the source holds now and tells whether that has changed."""
+
+    def __init__(self, source: FakeSource) -> None:
+        self._source = source
+        self._writes = source.writes
+        self.size = len(source.content)
+        self.data_size = sum(extent.length for extent in self.extents())
+        self.identity = SourceIdentity(type="fake", size=self.size)
+
+    def extents(self) -> Iterator[Extent]:
+        """See `Snapshot.extents`: runs of pages that hold anything but zeros."""
+        start = None
+        for at in range(0, self.size + PAGE, PAGE):
+            used = any(self._source.content[at : at + PAGE])
+            if used and start is None:
+                start = at
+            elif not used and start is not None:
+                yield Extent(start, min(at, self.size) - start)
+                start = None
+
+    def read(self, buffer: Buffer, offset: int, length: int) -> None:
+        """See `Snapshot.read`."""
+        bad = self._source.bad
+        if bad and offset < bad.stop and bad.start < offset + length:
+            raise SourceFailed("fake", offset, os.strerror(errno.EIO))
+        content = bytes(self._source.content[offset : offset + length])
+        if len(content) < length:
+            raise SourceFailed("fake", offset, "it became shorter while it was read")
+        buffer.fill(content)
+
+    def consistency(self) -> Consistency:
+        """See `Snapshot.consistency`."""
+        same = self._source.writes == self._writes
+        return Consistency.CONSISTENT if same else Consistency.TORN
+
+
+def fake_revision(number: int, *tags: str, trust: Trust = Trust.TRUSTED) -> Revision:
+    """The revision of day `number` since 2024-01-01, 00:00 UTC, under a UUID that ends in it."""
+    return Revision(
+        uuid=f"{number:08x}-0000-4000-8000-{number:012x}",
+        taken_at=EPOCH + timedelta(days=number),
+        tags=dict.fromkeys(tags, Origin.SCHEDULE),
+        trust=trust,
+        maps=(MapDigest(disk="", size=160, root="00" * 32, image_size=0),),
+        source=SourceIdentity(type="file"),
+        stats=Stats(),
+    )
+
+
+class Steps:
+    """A failpoint hook that notes every step, and fails at those that begin with `fail_at`."""
+
+    def __init__(self, fail_at: str | None = None, code: int = errno.EIO) -> None:
+        self.seen: list[str] = []
+        self._fail_at = fail_at
+        self._code = code
+
+    def __call__(self, step: str) -> None:
+        self.seen.append(step)
+        if self._fail_at is not None and step.startswith(self._fail_at):
+            raise OSError(self._code, os.strerror(self._code))
+
+    def verbs(self) -> list[str]:
+        """The first word of every step."""
+        return [step.split()[0] for step in self.seen]
+
+
+class FailAt:
+    """A failpoint hook that fails once, at the N-th step (from 1); `step` is which one that was."""
+
+    def __init__(self, number: int, code: int = errno.EIO) -> None:
+        self._left = number
+        self._code = code
+        self.step: str | None = None
+
+    def __call__(self, step: str) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self.step = step
+            raise OSError(self._code, os.strerror(self._code))
+
+
+class FakeStore:
+    """A chunk store without a repository around it, with the folder of one user.
+
+    With `idents`, it has the folders of these chunks only, which is faster than all of them.
+    """
+
+    def __init__(self, path: Path, idents: Iterable[ChunkId] = ()) -> None:
+        self.path = path
+        folders = {ident.hex()[:2] for ident in idents} or layout.FANOUT
+        for name in (*folders, "tmp/user", layout.USERS, layout.TRASH, layout.QUARANTINE):
+            (path / name).mkdir(parents=True)
+        self.chunks = Directory.open(str(path))
+        self.temporary = Directory.open(str(path / "tmp/user"))
+
+    def file(self, entry: Entry, where: str = "") -> Path:
+        """Path of a chunk's file in the store, or in a folder below it such as `trash/gen`."""
+        path = self.path / where / layout.chunk_path(entry)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def names(self) -> set[str]:
+        """Names of all chunks in the store proper."""
+        return {file.name for file in self.path.glob("[0-9a-f][0-9a-f]/*")}
+
+    def close(self) -> None:
+        """Close the directories."""
+        self.chunks.close()
+        self.temporary.close()
+
+
+@contextmanager
+def loop_device(backing: Path, *, sector: int = 512, read_only: bool = False) -> Iterator[str]:
+    """A block device whose bytes are those of a file; detached again whatever happens."""
+    command = ["losetup", "--find", "--show", "--sector-size", str(sector), str(backing)]
+    try:
+        done = _until_attached(command)
+    except FileNotFoundError:
+        pytest.skip("losetup is not installed")
+    if done.returncode:
+        pytest.skip(f"no loop device: {done.stderr.strip()}")
+    device = done.stdout.strip()
+    try:
+        _set_read_only(device, read_only)
+        yield device
+    finally:
+        _set_read_only(device, False)  # it would stay so for the next file on this device
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def _set_read_only(device: str, read_only: bool) -> None:
+    fd = os.open(device, os.O_RDONLY)
+    fcntl.ioctl(fd, _BLKROSET, struct.pack("i", read_only))
+    os.close(fd)
+
+
+def _until_attached(command: list[str]) -> "subprocess.CompletedProcess[str]":
+    """Someone else may take the free device that was found: try the next one, a few times."""
+    for _ in range(5):
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode == 0 or "busy" not in done.stderr.lower():
+            break
+    return done

@@ -1,0 +1,139 @@
+"""T19: the worst that a store can hold costs a process under 512 MiB and five seconds."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import blake3
+import pytest
+import zstandard
+from forged import FORGED, forged_frame, map_header, page_of, put_chunk, put_map
+
+from backy.domain.chunk import LZ4, ZSTD, chunk_id
+from backy.domain.chunkmap import MAX_IMAGE, PAGE_ENTRIES
+from testsite import CHUNK, Site
+
+LIMIT = 512 << 20
+SECONDS = 5.0
+LARGE = 4 << 20
+
+
+class Run(NamedTuple):
+    """How a limited process ended, and the most memory that it held."""
+
+    code: int
+    err: str
+    peak: int
+
+
+def limited(site: Site, *words: str) -> Run:
+    """Run the command line with an address space of 512 MiB; it ends soon and without a traceback."""
+    began = time.monotonic()
+    limit = f'ulimit -v {LIMIT >> 10}; exec "$@"'
+    with subprocess.Popen(
+        ["sh", "-c", limit, "sh", sys.executable, "-m", "backy", "-b", str(site.job), *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        err = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert time.monotonic() - began < SECONDS, (words, time.monotonic() - began)
+    assert "Traceback" not in err
+    assert "internal error" not in err
+    return Run(process.returncode, err, usage.ru_maxrss << 10)
+
+
+def check(site: Site, why: str) -> None:
+    """Verify finds it, restore refuses with a reason, status goes on; each within the limits."""
+    out = str(site.folder / "out.raw")
+    for words in (["verify"], ["verify", "--quick"], ["restore", "-r", FORGED, out], ["status"]):
+        run = limited(site, *words)
+        assert ("status" not in words) == run.code, (words, run)
+        assert why in run.err or "restore" not in words, run
+        assert run.peak < LIMIT
+    assert not (site.folder / "out.raw").exists()
+
+
+def put_large_chunk(site: Site, payload: bytes, codec: int) -> None:
+    """A revision of one 4 MiB chunk that is stored as this payload."""
+    ident = chunk_id(b"x")
+    page = page_of((ident, 0))
+    tail = blake3.blake3(page).digest()
+    header = map_header(chunk_size=LARGE, image_size=LARGE, tail=tail)
+    put_map(site, header, page + tail, image_size=LARGE)
+    put_chunk(site, ident.hex(), forged_frame(ident, payload, codec=codec, plain_length=LARGE))
+
+
+def test_honest_work_on_real_chunks_fits_into_the_limits(tmp_path: Path) -> None:
+    """The limit leaves enough for honest work, so that passing below means something."""
+    site = Site(tmp_path, chunk_size=LARGE)
+    site.image.write_bytes(os.urandom(LARGE) + bytes(LARGE) + os.urandom(LARGE))
+    site.backup()
+
+    for words in (["verify"], ["restore", str(tmp_path / "out.raw")], ["backup", "daily"]):
+        run = limited(site, *words)
+        assert (0, "") == (run.code, run.err)
+
+
+BOMBS = {
+    "half a gigabyte of zeros in 16 KiB of zstd": (zstandard.compress(bytes(LIMIT)), ZSTD),
+    "the same of unknown size": (
+        zstandard.ZstdCompressor(write_content_size=False).compress(bytes(LIMIT)),
+        ZSTD,
+    ),
+    "a gigabyte in 4 MiB of lz4": (b"\x1f\x00\x01\x00" + b"\xff" * (LARGE - 100) + b"\x00", LZ4),
+}
+
+
+@pytest.mark.parametrize(("payload", "codec"), BOMBS.values(), ids=BOMBS.keys())
+def test_a_bomb_does_not_go_off(tmp_path: Path, payload: bytes, codec: int) -> None:
+    """A chunk is never expanded beyond the length that its header may state."""
+    site = Site(tmp_path, chunk_size=LARGE)
+    put_large_chunk(site, payload, codec)
+
+    out = str(tmp_path / "out.raw")
+    for words in (["verify"], ["restore", "-r", FORGED, out]):
+        run = limited(site, *words)
+        assert 1 == run.code, run
+        assert run.peak < LIMIT
+    assert not (tmp_path / "out.raw").exists()
+
+
+def test_a_chunk_file_of_a_terabyte_is_not_read(tmp_path: Path) -> None:
+    """Its length alone says that no encoder wrote it."""
+    site = Site(tmp_path, chunk_size=LARGE)
+    put_large_chunk(site, b"", ZSTD)
+    (path,) = site.chunk_files()
+    os.truncate(path, 1 << 40)
+
+    check(site, "its file has 1099511627776 bytes")
+
+
+TABLES: dict[str, dict[str, Any]] = {
+    "a page table of 128 GiB": {"image_size": MAX_IMAGE, "stored_pages": 0},
+    "a base table of 4 GiB": {"image_size": CHUNK << 28, "stored_pages": 0, "bases": 1 << 27},
+}
+
+
+@pytest.mark.xfail(strict=True, reason="page table and base table are read into memory as a whole")
+@pytest.mark.parametrize("fields", TABLES.values(), ids=TABLES.keys())
+def test_tables_that_are_one_hole_are_not_read_into_memory(site: Site, fields: dict[str, Any]) -> None:
+    """A map file that takes no disk may claim any size, so its tables need a bound or a window."""
+    pages = -(-fields["image_size"] // CHUNK // PAGE_ENTRIES)
+    hole = pages * 32 + fields.get("bases", 0) * 32
+    put_map(site, map_header(**fields), b"", image_size=fields["image_size"], hole=hole)
+
+    check(site, "the chunk map is damaged")
+
+
+def test_an_image_of_64_pebibytes_that_is_not_there_is_refused(site: Site) -> None:
+    """The counts fit, the file is too short for them."""
+    put_map(site, map_header(image_size=MAX_IMAGE, stored_pages=0), b"", image_size=MAX_IMAGE)
+
+    check(site, "its tables are longer than itself")

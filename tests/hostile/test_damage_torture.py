@@ -1,0 +1,79 @@
+"""T8 in full: every bit of every byte of a small store, and ten thousand bytes of 4 MiB chunks.
+
+pytest -m torture tests/hostile
+"""
+
+import random
+from pathlib import Path
+
+import pytest
+from small_store import SmallStore, damaged, flip, tell
+
+from backy.ground.errors import BackyError
+from testsite import Site
+
+FLIPS = 10_000
+SEED = 20261101
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("bit", range(8))
+def test_every_bit_of_every_byte_is_found(
+    tmp_path: Path, bit: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All eight bits, every revision restored at every point, quick verify at every point too."""
+    store = SmallStore(tmp_path)
+    tried = 0
+
+    for path in store.files():
+        size = path.stat().st_size
+        with damaged(path):
+            for position in range(size):
+                flip(path, position, bit)
+                store.check(path)
+                assert store.hurt_by(path) == store.verified(quick=True)
+                flip(path, position, bit)
+                tried += 1
+
+    tell(capsys, f"{tried} flips of bit {bit}: all found")
+    assert sum(path.stat().st_size for path in store.files()) == tried
+
+
+def flip_large_chunks(site: Site, flips: int) -> int:
+    """Flip random bits of 4 MiB chunks of two revisions; returns how many verify found."""
+    numbers = random.Random(SEED)
+    size = 4 << 20
+    for codec in ("none", "lz4"):
+        site.codec = codec
+        half = numbers.randbytes(size // 2)
+        site.image.write_bytes(half + half if codec == "lz4" else numbers.randbytes(size))
+        site.backup()
+    files = site.chunk_files()
+    found = 0
+    for _ in range(flips):
+        path = numbers.choice(files)
+        at, bit = numbers.randrange(path.stat().st_size), numbers.randrange(8)
+        flip(path, at, bit)
+        try:
+            findings = site.verify(quick=numbers.random() < 0.5).findings
+            found += [path.name] == [finding.chunk for finding in findings]
+        except BackyError:
+            pass
+        flip(path, at, bit)
+    return found
+
+
+@pytest.mark.torture
+def test_ten_thousand_flips_in_large_chunks_are_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Random bytes of 4 MiB chunks, compressed or not, by either kind of verify."""
+    found = flip_large_chunks(Site(tmp_path, chunk_size=4 << 20), FLIPS)
+
+    tell(capsys, f"{FLIPS} flips in 4 MiB chunks, seed {SEED}: {found} found")
+    assert found == FLIPS
+
+
+def test_flips_in_large_chunks_are_found(tmp_path: Path) -> None:
+    """A sample of the sweep above."""
+    assert flip_large_chunks(Site(tmp_path, chunk_size=4 << 20), 25) == 25

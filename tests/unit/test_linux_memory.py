@@ -1,0 +1,114 @@
+"""Buffers: page-aligned memory, compared and filled by libc, against Python's own slices."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backy.ground.linux import PAGE, Buffer, equal, is_zero
+from strategies import plain_bytes, repeatable
+
+SIZE = 4 * PAGE
+
+
+def filled(content: bytes) -> Buffer:
+    """A buffer that holds this, then 0xFF to its end, so that reading too far shows."""
+    buffer = Buffer(SIZE)
+    buffer.fill(content + b"\xff" * (buffer.size - len(content)))
+    return buffer
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"), [(0, PAGE), (1, PAGE), (PAGE, PAGE), (PAGE + 1, 2 * PAGE), (4 << 20, 4 << 20)]
+)
+def test_buffer_has_whole_aligned_pages(asked: int, size: int) -> None:
+    """Direct I/O needs whole pages at page addresses; new ones are zero."""
+    buffer = Buffer(asked)
+
+    assert (size, size, 0) == (buffer.size, len(buffer.view), buffer.address % PAGE)
+    assert bytes(size) == bytes(buffer.view)
+
+
+@repeatable(200)
+@given(content=plain_bytes(SIZE, least=0), start=st.integers(0, SIZE), length=st.integers(0, SIZE))
+def test_is_zero_agrees_with_looking_at_each_byte(content: bytes, start: int, length: int) -> None:
+    """The comparison of a range with itself shifted by one finds exactly the ranges of zeros."""
+    start = min(start, len(content))
+    length = min(length, len(content) - start)
+
+    assert (not any(content[start : start + length])) is is_zero(filled(content), length, start)
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 8, 9, PAGE - 1, PAGE, PAGE + 1, SIZE])
+def test_one_bit_anywhere_is_not_zero(length: int) -> None:
+    """The first, the middle and the last byte of a range count."""
+    for at in {0, length // 2, length - 1}:
+        content = bytearray(length)
+        content[at] = 0x80
+        assert not is_zero(filled(bytes(content)), length)
+    assert is_zero(filled(bytes(length)), length)
+
+
+def test_nothing_is_zero() -> None:
+    """An empty range holds no byte that is not zero, even at the buffer's end."""
+    assert is_zero(filled(b"x"), 0)
+    assert is_zero(filled(b"x"), 0, SIZE)
+
+
+@repeatable(200)
+@given(content=plain_bytes(SIZE), start=st.integers(0, SIZE), length=st.integers(0, SIZE))
+def test_equal_finds_the_same_bytes(content: bytes, start: int, length: int) -> None:
+    """Bytes cut out of the buffer are found where they were."""
+    whole = bytes(filled(content).view)
+    other = whole[start : start + length]
+
+    assert equal(filled(content), other, start)
+
+
+@repeatable(200)
+@given(content=plain_bytes(SIZE), start=st.integers(0, SIZE), other=plain_bytes(300, least=0))
+def test_equal_agrees_with_comparing_slices(content: bytes, start: int, other: bytes) -> None:
+    """Any bytes are equal exactly when the slice of that length is."""
+    whole = bytes(filled(content).view)
+
+    assert (whole[start : start + len(other)] == other) is equal(filled(content), other, start)
+
+
+@pytest.mark.parametrize("start", [0, 1, SIZE])
+def test_equal_does_not_look_behind_the_buffer(start: int) -> None:
+    """What is longer than the rest of the buffer is not equal, and is not compared."""
+    assert not equal(Buffer(SIZE), bytes(SIZE - start + 1), start)
+
+
+@repeatable(100)
+@given(content=plain_bytes(SIZE), one=st.integers(0, SIZE), other=st.integers(0, SIZE))
+def test_clear_zeroes_a_range_only(content: bytes, one: int, other: int) -> None:
+    """The bytes before and behind a cleared range stay."""
+    start, stop = sorted((one, other))
+    buffer = filled(content)
+    before = bytes(buffer.view)
+    buffer.clear(start, stop)
+
+    assert before[:start] + bytes(stop - start) + before[stop:] == bytes(buffer.view)
+
+
+@repeatable(100)
+@given(
+    content=plain_bytes(300, least=0),
+    start=st.integers(0, SIZE - 300),
+    kind=st.sampled_from([bytes, bytearray]),
+)
+def test_fill_copies_to_its_place_only(content: bytes, start: int, kind: type) -> None:
+    """The bytes before and behind what was filled stay."""
+    buffer = filled(b"")
+    buffer.fill(kind(content), start)
+
+    expected = bytearray(b"\xff" * SIZE)
+    expected[start : start + len(content)] = content
+    assert bytes(expected) == bytes(buffer.view)
+
+
+@pytest.mark.parametrize(("length", "start"), [(SIZE + 1, 0), (1, SIZE), (10, SIZE - 9), (1 << 20, 0)])
+def test_fill_beyond_the_end_is_refused(length: int, start: int) -> None:
+    """Memory behind the buffer is somebody else's."""
+    with pytest.raises(ValueError, match="do not fit"):
+        Buffer(SIZE).fill(bytes(length), start)
