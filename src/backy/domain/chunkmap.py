@@ -38,6 +38,7 @@ HEADER = struct.Struct("<8sHH4x16s32sQQQII32s32x")
 NO_DISK = ""
 MIN_CHUNK, MAX_CHUNK = 4096, MAX_PLAIN
 MAX_IMAGE = 1 << 56
+MAX_TAIL = 128 << 20  # what a reader holds in memory; four million bases
 
 DIGEST_SIZE = 32
 ZERO_PAGE = bytes(DIGEST_SIZE)
@@ -139,6 +140,8 @@ def unpack_header(content: bytes) -> Header:
     layout = Layout(chunk_size, size)
     if size > MAX_IMAGE or chunks != layout.chunks or stored > layout.pages or bases > chunks:
         raise ValueError("its counts do not fit together")
+    if layout.pages * DIGEST_SIZE + bases * ID_SIZE > MAX_TAIL:
+        raise ValueError("its tables are too large")
     name = disk.rstrip(b"\0")
     if not name.isascii():
         raise ValueError("its disk name is not ASCII")

@@ -236,6 +236,7 @@ class MapWriter:
                 chunkmap.digest(tail),
             )
         )
+        chunkmap.unpack_header(header)  # what could not be read must not be written
         self._file.overwrite(0, header)
         self._file.sync()
         return MapDigest(

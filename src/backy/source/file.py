@@ -151,11 +151,16 @@ class FileSnapshot:
 
 
 def _counters(device: int) -> tuple[int, ...]:
-    """Write and discard counters of a block device; empty where the kernel shows none."""
-    path = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat"
+    """Write and discard counters of a block device; empty where the kernel keeps none."""
+    folder = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"
     try:
-        with open(path, encoding="ascii") as file:
+        # A partition has its disk's queue. Without statistics the counters stand still.
+        queue = next(path for path in (f"{folder}/queue", f"{folder}/../queue") if os.path.isdir(path))
+        with open(f"{queue}/iostats", encoding="ascii") as file:
+            if file.read().strip() != "1":
+                return ()
+        with open(f"{folder}/stat", encoding="ascii") as file:
             fields = [int(field) for field in file.read().split()]
-    except (OSError, ValueError):
+    except (OSError, ValueError, StopIteration):
         return ()
     return tuple(fields[at] for at in _WRITE_COUNTERS if at < len(fields))
