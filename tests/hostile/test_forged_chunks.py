@@ -7,9 +7,9 @@ from typing import Any
 import lz4.block
 import pytest
 import zstandard
+from filetree import tree
 from forged import forged_frame, put_chunk
 from small_store import EPOCH, MemoryTarget, add_delta, restore_to
-from tree import tree
 
 from backy.domain import chunk
 from backy.domain.chunk import DELTA, LZ4, RAW, ZSTD, Encoder, chunk_id, parse_codec

@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 import pytest
+from filetree import tree
 from forged import sealed_as
 from in_process import backy
-from tree import tree
 
 from testsite import CHUNK, Site
 

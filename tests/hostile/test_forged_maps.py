@@ -6,9 +6,9 @@ from typing import Any
 
 import blake3
 import pytest
+from filetree import tree
 from forged import FORGED, map_header, page_of, put_chunk_map, put_map
 from in_process import backy
-from tree import tree
 
 from backy.domain.chunk import chunk_id
 from backy.domain.chunkmap import HEADER, MAX_IMAGE, PAGE_ENTRIES

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filetree import tree
 from forged import FORGED, document_of, put_record, record_of, sealed_as
 from in_process import backy
 from small_store import EPOCH, StandingClock
-from tree import tree
 
 from backy.domain.revision import parse
 from testsite import CHUNK, Site

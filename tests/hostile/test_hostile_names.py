@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filetree import tree
 from hostile_names import NAMES, controls_in, is_fine_job, is_fine_tag
 from in_process import Outcome, backy
 from small_store import tell
-from tree import tree
 
 from testsite import CHUNK, Site, run_backy
 

@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
+from filetree import tree
 from hostile_names import NAMES, controls_in
 from in_process import backy
-from tree import tree
 
 from testsite import CHUNK, Site, run_backy
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filetree import tree
 from in_process import backy
-from tree import tree
 
 from backy.repository import layout
 from testsite import CHUNK, Site

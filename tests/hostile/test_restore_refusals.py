@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tree import tree
+from filetree import tree
 
 from backy.ground.errors import TargetRefused
 from backy.target.registry import find_target

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.domain import chunkmap
+from backy.domain.chunk import ID_SIZE
 from backy.domain.chunkmap import Header, Layout, digest, pack_header, root, unpack_header
 from strategies import disk_names, repeatable
 
@@ -83,7 +84,7 @@ def test_header_round_trips(
     """Every header that a map can have is read back as it was written."""
     layout = Layout(1 << shift, size)
     stored = data.draw(st.integers(0, min(layout.pages, 2**32 - 1)))
-    room = (chunkmap.MAX_TAIL - layout.pages * chunkmap.DIGEST_SIZE) // chunkmap.ID_SIZE
+    room = (chunkmap.MAX_TAIL - layout.pages * chunkmap.DIGEST_SIZE) // ID_SIZE
     bases = data.draw(st.integers(0, min(layout.chunks, room)))
     header = Header(revision, disk, layout, stored, bases, tail)
 

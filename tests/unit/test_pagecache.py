@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from backy.ground import linux
 from backy.ground.linux import PAGE, Buffer
 from backy.ground.pagecache import UncachedFile
+from fakes import loop_device
 from strategies import repeatable
 
 LENGTHS = [0, 1, 511, 512, 513, PAGE - 1, PAGE, PAGE + 1, 16 * PAGE, 16 * PAGE + 700]
@@ -115,6 +116,39 @@ def test_bytes_that_were_just_written_are_read(folder: Path, fresh: bool) -> Non
         writer.write(b"new")
         writer.flush()
         assert b"new" == read(file, PAGE, 16, fresh=fresh)[5:8]
+
+
+@pytest.mark.root
+def test_fresh_read_sees_the_disk_and_not_the_page_cache(tmp_path: Path, as_root: None) -> None:
+    """After a lost write the cache returns bytes that the disk does not have; a fresh read does not."""
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"cached" + bytes(1 << 20))
+    with loop_device(disk) as device, UncachedFile.open(device) as file:
+        os.pread(file.fd, PAGE, 0)  # now the device's own pages are cached
+        with disk.open("r+b") as behind:
+            behind.write(b"on disk")
+        found = {fresh: read(file, 0, PAGE, fresh=fresh)[:7] for fresh in (False, True)}
+
+    assert {False: b"cached\0", True: b"on disk"} == found
+
+
+def test_short_direct_read_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A direct read that ends early, though the file does not, is completed."""
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT)
+    settle(path, cached=False)
+    real = os.preadv
+    calls: list[int] = []
+
+    def short(fd: int, views: list[memoryview], offset: int) -> int:
+        calls.append(fd)
+        return real(fd, [views[0][:PAGE]], offset)
+
+    monkeypatch.setattr(os, "preadv", short)
+    with UncachedFile.open(str(path)) as file:
+        assert CONTENT[: 3 * PAGE] == read(file, 0, 3 * PAGE, fresh=False)
+
+    assert len(calls) > 1
 
 
 def test_file_without_direct_reads_is_read_and_dropped(

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from backy.ground import failpoint, locks
+from backy.domain.chunk import ZERO
+from backy.ground import durable, failpoint, locks
 from backy.ground.errors import StorageFailed
 from backy.repository.users import registered
 from fakes import FailAt, FakeStore, Steps
 
 SINCE = datetime(2026, 11, 1, 12, 30, tzinfo=UTC)
-STEPS = range(1, 6)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[FakeStore]:
     """A store without users."""
-    found = FakeStore(tmp_path / "chunks", [b"\0" * 32])  # type: ignore[list-item]
+    found = FakeStore(tmp_path / "chunks", [ZERO])
     (found.path / "tmp/user").rmdir()
     yield found
     found.close()
@@ -73,20 +73,22 @@ def test_nothing_is_left_when_a_writer_fails(store: FakeStore) -> None:
     assert ([], []) == entries(store)
 
 
-def test_file_is_locked_before_anybody_can_see_it(store: FakeStore) -> None:
-    """From the first step at which the name is there, the lock is held."""
+def test_file_is_locked_before_anybody_can_see_it(
+    store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the moment at which the name appears, the lock is held."""
     seen: list[bool] = []
+    real = durable.UnnamedFile.link
 
-    def look(_: str) -> None:
-        names, _folders = entries(store)
-        seen.extend(is_locked(store.path / "users" / name) for name in names)
+    def link(file: durable.UnnamedFile, name: str) -> None:
+        real(file, name)
+        seen.append(is_locked(store.path / "users" / name))
 
-    failpoint.install(look)
+    monkeypatch.setattr(durable.UnnamedFile, "link", link)
     with registered(store.chunks, "vm01", SINCE):
         pass
 
-    assert seen
-    assert all(seen)
+    assert [True] == seen
 
 
 def test_folder_goes_before_the_registration(store: FakeStore) -> None:

@@ -7,7 +7,8 @@ import click
 from backy.cli.options import Options, pass_options
 from backy.domain.config import JobConfig, default_schedule
 from backy.domain.names import check_job_name
-from backy.ground.errors import NotARepository, OptionRefused
+from backy.ground.errors import JobExists, NotARepository, OptionRefused
+from backy.repository import layout
 from backy.repository.repository import Repository, create, create_job, locate
 from backy.source import registry
 
@@ -40,6 +41,9 @@ def command(options: Options, kind: str, source: str, *, force: bool) -> None:
         if found.job is not None:
             raise OptionRefused("-b", f"{base} is itself a job's directory in {found.base}")
     except NotARepository:
+        path = os.path.join(base, job, layout.JOB_CONFIG)
+        if os.path.lexists(path):  # or we would leave a repository and no job
+            raise JobExists(job, path) from None
         create(base, [job], force=force)
     with Repository.open(base) as repository:
         create_job(repository.base, job, config)

@@ -10,7 +10,9 @@ from backy.cli.render import counted, json, table
 from backy.ground.errors import (
     BackyError,
     CouldNotVerify,
+    FormatUnknown,
     HistoryUnclear,
+    RecordDamaged,
     RevisionMissing,
     StorageFailed,
     UsageError,
@@ -88,14 +90,20 @@ def _selected(
     if spec == ALL:
         return Selected(job, history, history.revisions)
     try:
-        return Selected(job, history, choose(history, spec, name))
-    except RevisionMissing:
-        if not lenient:
-            raise
-        return Selected(job, history, ())
+        chosen = choose(history, spec, name)
     except HistoryUnclear:
         # What cannot be read is a finding; of the rest, all is verified rather than the wrong ones.
         return Selected(job, history, history.revisions)
+    except (RecordDamaged, FormatUnknown) as error:
+        named = tuple(one for one in history.unreadable if one.error is error)
+        return Selected(job, history._replace(unreadable=named, lost=()), ())
+    except RevisionMissing:
+        if not lenient and spec not in history.lost:
+            raise
+        named_lost = tuple(uuid for uuid in history.lost if uuid == spec)
+        return Selected(job, history._replace(unreadable=(), lost=named_lost), ())
+    # A full UUID is found even where other records are unclear, and those are not meant then.
+    return Selected(job, history._replace(unreadable=(), lost=()), chosen)
 
 
 def _table(findings: list[Finding]) -> str:

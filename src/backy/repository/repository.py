@@ -212,7 +212,14 @@ def locate(path: str, job: str | None) -> Place:
 
 
 def _has_store(path: str) -> bool:
-    return os.path.lexists(os.path.join(path, layout.CHUNKS, layout.FORMAT))
+    try:
+        os.lstat(os.path.join(path, layout.CHUNKS, layout.FORMAT))
+    except PermissionError as error:
+        # Somebody else's repository is not one that 'backy init' should make.
+        raise NotARepository(path, os.strerror(error.errno or 0)) from error
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def create(
