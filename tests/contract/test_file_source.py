@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -126,6 +127,24 @@ def test_image_that_is_written_through_memory_is_torn(tmp_path: Path, dirty_befo
         with FileSource(str(path)).snapshot() as snapshot:
             memory[0] = 2
             assert Consistency.TORN is snapshot.consistency()
+
+
+def test_image_that_changed_just_now_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second write within one tick of the clock leaves no trace, so the tick has to pass first."""
+    path = filled(tmp_path / "image")
+    waited: list[float] = []
+
+    def now() -> int:
+        return path.stat().st_ctime_ns + 1 + int(sum(waited) * 1e9)
+
+    clock = SimpleNamespace(time_ns=now, sleep=waited.append)
+    monkeypatch.setattr("backy.source.file.time", clock)
+    with FileSource(str(path)).snapshot() as snapshot:
+        assert Consistency.CONSISTENT is snapshot.consistency()
+
+    assert sum(waited) >= 0.01
 
 
 def test_image_that_shrinks_fails_with_its_byte(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from modelfaults import recorded
 
+from backy.domain.chunkmap import NO_DISK
 from backy.domain.revision import Origin, Revision
 from backy.ground import locks
 from backy.ground.directory import Directory
@@ -14,6 +15,7 @@ from backy.ground.errors import HistoryUnclear, MapDamaged, RecordDamaged, Revis
 from backy.operation.select import choose_one
 from backy.operation.verify import Kind
 from backy.repository import history as histories
+from backy.repository.maps import MapWriter, open_pinned
 from testsite import CHUNK, Site
 
 
@@ -146,6 +148,27 @@ def test_swapped_maps_are_refused_and_found(site: Site, revisions: tuple[Revisio
             site.restored(revision)
     found = {(one.kind, one.revision) for one in site.verify().findings}
     assert {(Kind.MAP, first.uuid), (Kind.MAP, second.uuid)} == found
+
+
+def test_a_map_of_the_same_revision_with_other_entries_is_refused_and_found(
+    site: Site, revisions: tuple[Revision, Revision]
+) -> None:
+    """Whole in itself, of the same size and with the same UUID, but not the one that was recorded."""
+    first, second = revisions
+    (site.job / f"{first.uuid}.map").unlink()
+    with Directory.open(str(site.job)) as job:
+        with open_pinned(job, second.uuid, second.maps[0]) as of_second:
+            forged = MapWriter(job, first.uuid, NO_DISK, of_second.layout)
+            for index, entry in of_second.used():
+                forged.expect(index)
+                forged.set(index, entry)
+        assert first.maps[0].size == forged.seal().size
+        forged.link()
+        forged.close()
+
+    with pytest.raises(MapDamaged):
+        site.restored(first)
+    assert [(Kind.MAP, first.uuid)] == [(one.kind, one.revision) for one in site.verify().findings]
 
 
 def test_swapped_records_are_refused_and_found(site: Site, revisions: tuple[Revision, Revision]) -> None:

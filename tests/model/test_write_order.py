@@ -101,6 +101,24 @@ def test_a_writer_unregisters_only_after_the_last_sync(steps: list[str]) -> None
     assert steps[-1].startswith("remove chunks/users/")
 
 
+def test_a_writer_is_on_the_list_at_every_step_up_to_the_last_sync(
+    site: Site, small_batches: None
+) -> None:
+    """Whenever collection takes its census, it sees a locked file of this writer."""
+    site.image.write_bytes(os.urandom(8 * CHUNK))
+    listed: list[tuple[str, int]] = []
+
+    def look(step: str) -> None:
+        listed.append((step, len(os.listdir(site.chunks / "users"))))
+
+    with armed(look):
+        site.backup()
+
+    steps = [step for step, _ in listed]
+    begin, end = first(steps, f"make {site.chunks}/tmp"), last(steps, "sync ")
+    assert {1} == {count for _, count in listed[begin : end + 1]}
+
+
 def test_the_commit_is_the_very_end_of_a_fixed_order(steps: list[str]) -> None:
     """Chunks, all names, map, record, directory, rename, directory (F22: a sync between each)."""
     end = [_NAME.sub("*", step) for step in steps[last(steps, "link chunks/") :]]
@@ -253,5 +271,18 @@ def test_small_chunks_that_many_threads_write_at_once_do_not_mix(site: Site) -> 
 
     revision = site.backup()
 
+    assert [] == site.verify().findings
+    assert site.image.read_bytes() == site.restored(revision)
+
+
+def test_a_short_write_of_a_chunk_is_continued(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that takes only a page at a time gets the rest too, and nothing is padded."""
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda fd, content: real(fd, content[:CHUNK]))
+    site.image.write_bytes(os.urandom(5 * CHUNK))
+
+    revision = site.backup()
+
+    monkeypatch.undo()
     assert [] == site.verify().findings
     assert site.image.read_bytes() == site.restored(revision)
