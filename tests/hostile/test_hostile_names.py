@@ -1,5 +1,6 @@
 """T20: names of jobs, tags and revisions lead nowhere outside the repository, whatever they are."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,8 +54,8 @@ def test_there_are_two_hundred_names() -> None:
 def test_a_job_is_made_under_fine_names_only(guarded: Site, capsys: pytest.CaptureFixture[str]) -> None:
     """Any other name is refused as a usage error, and the repository stays as it is."""
     made = {"vm", "chunks"}
+    before = unlogged(guarded)
     for name in NAMES:
-        before = unlogged(guarded)
         done = backy("-b", str(guarded.base), "-j", name, "-q", "init", "file", str(guarded.image))
         if is_fine_job(name) and name != "vm":
             assert (0, "") == (done.code, done.err), name
@@ -62,9 +63,12 @@ def test_a_job_is_made_under_fine_names_only(guarded: Site, capsys: pytest.Captu
         else:
             assert (1 if name == "vm" else 2) == done.code, (name, done)
             check_sentence(done)
-            assert before == unlogged(guarded), name
+        assert len(made) == len(os.listdir(guarded.base)), name
     tell(capsys, f"{len(NAMES)} names of jobs: none led out of the repository")
-    assert made == {path.name for path in guarded.base.iterdir()}
+    assert made == set(os.listdir(guarded.base))
+    after = unlogged(guarded)
+    assert before == {path: after[path] for path in before}
+    assert all(path.split("/")[1:] in ([], ["config"]) for path in set(after) - set(before))
 
 
 COMMANDS = {
@@ -132,17 +136,21 @@ def test_a_tag_is_set_under_fine_names_only(guarded: Site, capsys: pytest.Captur
 def test_a_backup_takes_fine_tags_only(guarded: Site) -> None:
     """Without force those of the schedule and manual:NAME; nothing is begun for the others."""
     before = unlogged(guarded)
+    made = 1
     for name in NAMES:
         done = backy("-b", str(guarded.job), "backup", "--", f"daily,{name}")
         given = {one.strip() for one in name.split(",")} - {""}
         if all(is_fine_tag(one) and one.startswith("manual:") and one != "manual:" for one in given):
             assert 0 == done.code, (name, done)
             assert {"daily", *given} == set(guarded.history().revisions[-1].tags)
-            before = unlogged(guarded)
-            continue
-        assert done.code in (1, 2), (name, done)
-        check_sentence(done)
-        assert before == unlogged(guarded)
+            made += 1
+        else:
+            assert done.code in (1, 2), (name, done)
+            check_sentence(done)
+        assert made == len(list(guarded.job.glob("*.rev"))), name
+    after = unlogged(guarded)
+    assert before == {path: after[path] for path in before}
+    assert {".rev", ".map"} == {Path(path).suffix for path in set(after) - set(before)}
 
 
 @pytest.mark.parametrize("words", [["find"], ["restore", "out.raw"], ["verify"], ["status"]])

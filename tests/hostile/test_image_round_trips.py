@@ -91,7 +91,7 @@ def check_history(site: Site, images: dict[str, bytes]) -> None:
     assert [] == site.verify().findings
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(histories)
 @example([Step(size, (Edit("random", 0, size, 1),)) for size in SIZES])
 @example([Step(size, (Edit("hole", 0, 1, 1),)) for size in reversed(SIZES)])
