@@ -25,6 +25,7 @@ def job(tmp_path: Path) -> Iterator[Directory]:
     for one in (ONE, TWO):
         (tmp_path / f"{one.uuid}.rev").write_bytes(serialise(one))
         (tmp_path / f"{one.uuid}.map").touch()
+    (tmp_path / ".history").touch()
     with Directory.open(str(tmp_path)) as directory:
         yield directory
 

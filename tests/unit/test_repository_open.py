@@ -113,7 +113,7 @@ def test_open_writes_nothing(base: Path) -> None:
         assert (["vm"], JOB) == (repository.jobs(), job.config())
 
     assert [] == steps.seen
-    assert ["config"] == os.listdir(base / "vm")
+    assert [".backup", ".history", "config"] == sorted(os.listdir(base / "vm"))
 
 
 @pytest.mark.parametrize(

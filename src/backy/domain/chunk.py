@@ -24,6 +24,7 @@ states, and that is checked against `limit` first.
 Limits: plain length 1 byte to 4 MiB; an Encoder belongs to one thread.
 """
 
+import re
 import struct
 from collections.abc import Callable
 from typing import NamedTuple, NewType
@@ -50,6 +51,7 @@ FULL, DELTA = 0, 1
 RAW, LZ4, ZSTD = 0, 1, 2
 
 _NO_CHECKSUM = bytes(16)
+_LEVEL = re.compile(r"-?[1-9][0-9]?")
 # 13 % less time than 1 for 2 % more bytes, on a Debian image; compression bounds a full backup.
 _LZ4_ACCELERATION = 2
 _ZSTD_MAX_WINDOW = 8 << 20
@@ -77,10 +79,9 @@ def parse_codec(text: str) -> Codec:
     if text == "none":
         return Codec(RAW)
     if name == "zstd":
-        try:
-            number = int(level) if colon else 3
-        except ValueError:
-            number = 99
+        number = 3
+        if colon:
+            number = int(level) if _LEVEL.fullmatch(level) else 0
         if -7 <= number <= 19 and number != 0:
             return Codec(ZSTD, number)
     raise ValueError(f"{text!r} is none of lz4, none, zstd, zstd:LEVEL with a level of -7 to 19")

@@ -138,7 +138,7 @@ class ConfigError(BackyError):
     @property
     def message(self) -> str:
         where = f"{self.file}: {self.key}" if self.key else self.file
-        return f"{where}: {self.why}."
+        return f"{where}: {self.why}{'' if self.why.endswith('?') else '.'}"
 
 
 # ..The repository...........................................................................

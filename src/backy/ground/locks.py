@@ -14,6 +14,7 @@ Limits: only file systems whose flock is real (see `linux.TRUSTED_FILE_SYSTEMS`)
 import fcntl
 import os
 
+from backy.ground import failpoint
 from backy.ground.directory import Directory
 
 
@@ -44,6 +45,8 @@ def still_named(fd: int) -> bool:
 
 def open_lock_file(directory: Directory, name: str) -> int:
     """Descriptor of an empty file to lock, made if missing; it is never removed and holds nothing."""
+    if not directory.has(name):
+        failpoint.reached(f"create {directory.file_path(name)}")
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     return os.open(name, flags, 0o600, dir_fd=directory.fd)
 

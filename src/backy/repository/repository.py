@@ -76,26 +76,14 @@ class Job:
 
     @contextmanager
     def backing_up(self) -> Iterator[None]:
-        """Be the only backup of this job for the duration of the block; JobBusy.
-
-        The lock file of edits is made here too, before there is any revision to edit: on a full disk
-        `forget` must not need a new file.
-        """
-        os.close(self._open_lock(layout.HISTORY_LOCK))
-        fd = self._open_lock(layout.BACKUP_LOCK)
+        """Be the only backup of this job for the duration of the block; JobBusy."""
+        fd = _open_lock(self.directory, layout.BACKUP_LOCK)
         try:
             if not locks.try_exclusive(fd):
                 raise JobBusy(self.name)
             yield
         finally:
             os.close(fd)
-
-    def _open_lock(self, name: str) -> int:
-        try:
-            return locks.open_lock_file(self.directory, name)
-        except OSError as error:
-            path = self.directory.file_path(name)
-            raise StorageFailed("open", path, error.errno or errno.EIO) from error
 
 
 class Repository:
@@ -269,6 +257,9 @@ def create_job(base: Directory, name: str, job: JobConfig) -> None:
     check_job_name(name)
     durable.make_directory(base, name)
     with base.enter(name) as directory:
+        # On a full disk nothing that lets space go may need a new file.
+        for lock in (layout.HISTORY_LOCK, layout.BACKUP_LOCK):
+            os.close(_open_lock(directory, lock))
         try:
             text = config.render_job(job).encode()
             durable.publish(directory, layout.JOB_CONFIG, text, mode=0o640)
@@ -315,6 +306,13 @@ def _write_reserve(chunks: Directory, size: int) -> None:
         file.link(layout.RESERVE)
     finally:
         file.close()
+
+
+def _open_lock(directory: Directory, name: str) -> int:
+    try:
+        return locks.open_lock_file(directory, name)
+    except OSError as error:
+        raise StorageFailed("open", directory.file_path(name), error.errno or errno.EIO) from error
 
 
 def _is_job_name(name: str) -> bool:

@@ -48,6 +48,8 @@ class DeviceTarget:
             if have < size:
                 why = f"it has {have} bytes, the image {size}: use a larger device"
                 raise TargetRefused(self.path, why)
+            if linux.is_read_only(fd):
+                raise TargetRefused(self.path, "it is set read-only: 'blockdev --setrw' allows writing")
             self._sector = linux.sector_size(fd)
             self._writer = DirectWriter(fd, self.path)
         except OSError as error:
