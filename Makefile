@@ -13,7 +13,7 @@ BENCH_PACKAGES := debootstrap restic
 # Minutes that `make torture` may take.
 MINUTES ?= 60
 
-.PHONY: help demo test lint types tests torture bench packages golden clean
+.PHONY: help demo test lint types tests torture bench fleet packages golden clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,10 @@ torture: packages .venv/developing ## Long runs of the crash and damage tests; M
 bench: packages .venv/installed ## Time backy and what else is installed on a real VM's disk (root)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/packages.sh $(BENCH_PACKAGES); fi
 	python bench/run.py $(BENCH)
+
+fleet: .venv/installed ## The scheduler with 10,000 jobs, and simulated months (2 minutes)
+	python bench/fleet.py
+	python bench/simulate.py
 
 packages:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/packages.sh $(PACKAGES); fi

@@ -1,4 +1,4 @@
-"""The documentation is true: commands, codes, keys, links, bytes and examples as the code has them."""
+"""The documentation is true: commands, codes, links, bytes and examples as the code has them."""
 
 import functools
 import hashlib
@@ -17,29 +17,22 @@ from pathlib import Path
 
 import click
 import pytest
-import yaml
+from pages import DOC, FENCE, LINK, PAGES, ROOT, first_block, first_table, prose, table_rows
 
 from backy.cli import edge
 from backy.cli.main import ALIASES, COMMANDS, cli
-from backy.domain import chunk, config, revision, revspec
+from backy.domain import chunk, revision, revspec
 from backy.domain.chunk import Encoder, chunk_id, parse_codec
 from backy.domain.chunkmap import NO_DISK, Entry, Layout
+from backy.domain.health import State
 from backy.domain.revision import MapDigest, Origin, Revision, SourceIdentity, Stats, Trust
 from backy.ground import errors
 from backy.ground.directory import Directory
 from backy.ground.errors import BackyError, SpecError
 from backy.repository import layout
 from backy.repository.maps import MapWriter
-from backy.source.registry import open_source
 
-ROOT = Path(__file__).parents[2]
-DOC = ROOT / "doc"
-PAGES = sorted([ROOT / "README.md", *DOC.rglob("*.md")])
 SECTIONS = ["Name", "Synopsis", "Description", "Options", "Exit codes", "Examples", "See also"]
-
-FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-CELLS = re.compile(r"(?<!\\)\|")
 
 UUID = "00000000-0000-4000-8000-000000000001"
 BASE, CHANGED = bytes(4096) + b"base.", bytes(4096) + b"delta"
@@ -48,41 +41,6 @@ BASE, CHANGED = bytes(4096) + b"base.", bytes(4096) + b"delta"
 def names(pages: list[Path]) -> list[str]:
     """Ids of pages in pytest's report."""
     return [str(page.relative_to(ROOT)) for page in pages]
-
-
-def prose(page: Path) -> str:
-    """A page without its code blocks."""
-    return FENCE.sub("", page.read_text())
-
-
-def table_rows(text: str) -> list[list[str]]:
-    """Cells of all table rows, heads and rules left out; a row's code marks are taken off."""
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    cells = [[cell.strip() for cell in CELLS.split(row)[1:-1]] for row in rows]
-    return [
-        [cell.strip("`").replace("\\|", "|") for cell in row]
-        for row, following in zip(cells, [*cells[1:], []], strict=True)
-        if not set(row[0]) <= set("- ") and not (following and set(following[0]) == {"-"})
-    ]
-
-
-def after(text: str, mark: str) -> str:
-    """What follows `<!-- mark -->` up to the first empty line behind the table's or block's begin."""
-    found = text.split(f"<!-- {mark} -->\n", 1)
-    assert len(found) == 2, f"<!-- {mark} --> is missing"
-    return found[1]
-
-
-def first_table(text: str, mark: str) -> list[list[str]]:
-    """Rows of the table behind a mark."""
-    return table_rows(after(text, mark).split("\n\n", 1)[0])
-
-
-def first_block(text: str, mark: str) -> str:
-    """The code block behind a mark."""
-    match = FENCE.match(after(text, mark))
-    assert match is not None, f"no block follows {mark}"
-    return match[2]
 
 
 # ..Commands..................................................................................
@@ -185,10 +143,10 @@ def shown_command_lines() -> Iterator[tuple[str, list[str]]]:
                 lexer.whitespace_split = True
                 words: list[str] = []
                 for word in [*lexer, "|"]:
-                    if word not in ("|", "&&"):
+                    if word not in ("|", "&&", "&"):
                         words.append(word)
                         continue
-                    if words[0] == "backy":
+                    if words[:1] == ["backy"]:
                         yield str(page.relative_to(ROOT)), words[1:]
                     words = []
 
@@ -213,7 +171,7 @@ def test_targets_of_make_that_the_readme_names_exist() -> None:
     assert {"demo", "test"} <= named <= targets
 
 
-# ..Exit codes, configuration, decisions......................................................
+# ..Exit codes, decisions.....................................................................
 
 
 def error_classes() -> dict[str, str]:
@@ -230,51 +188,12 @@ def test_the_table_of_errors_has_every_error_with_its_exit_code() -> None:
 
 
 def test_the_table_of_exit_codes_has_every_code() -> None:
-    """Codes of errors, of signals, and of success are explained."""
+    """Codes of errors, of signals, of `check`, and of success are explained."""
     text = (DOC / "exit-codes.md").read_text().split("## By error\n", 1)[0]
     codes = {"0", str(edge.INTERRUPTED), str(edge.TERMINATED), *error_classes().values()}
+    codes |= {str(state.value) for state in State}
 
     assert codes == {row[0] for row in table_rows(text)}
-
-
-def test_the_example_configuration_loads() -> None:
-    """What operators copy is accepted, and means what its comments say."""
-    path = ROOT / "backy.conf.example"
-    found = config.parse_global(path.read_text(), str(path))
-
-    assert (config.DEFAULT_BASE, parse_codec(config.DEFAULT_CODEC), ()) == found
-
-
-def test_the_example_configuration_and_its_page_have_every_key() -> None:
-    """Each key of `global` stands in the example and in the table, legacy ones in the text."""
-    example = yaml.safe_load((ROOT / "backy.conf.example").read_text())
-    page = (DOC / "configuration.md").read_text()
-
-    assert set(config._GLOBAL) == set(example["global"])
-    assert set() == {key for key in config._GLOBAL if f"`global.{key}`" not in page}
-    legacy = (*config._GLOBAL_LEGACY, *config._JOB_LEGACY)
-    assert set() == {key for key in legacy if f"`{key}`" not in page}
-    assert set() == {key for key in config._SOURCE_LEGACY if f"`source.{key}`" not in page}
-
-
-def test_jobs_of_the_example_configuration_are_valid() -> None:
-    """Each job has a known schedule and a source that this version opens."""
-    example = yaml.safe_load((ROOT / "backy.conf.example").read_text())
-
-    assert example["jobs"]
-    for name, job in example["jobs"].items():
-        text = yaml.safe_dump(
-            {"source": job["source"], "schedule": example["schedules"][job["schedule"]]}
-        )
-        open_source(config.parse_job(text, name).source, name)
-
-
-def test_the_job_configuration_that_is_shown_is_what_init_writes() -> None:
-    """The page shows the default schedule."""
-    match = re.search(r"```yaml\n(.*?)```", (DOC / "configuration.md").read_text(), re.DOTALL)
-    assert match is not None
-
-    assert config.default_schedule() == config.parse_job(match[1], "config").schedule
 
 
 def test_every_dependency_has_its_line() -> None:

@@ -68,7 +68,8 @@ def test_a_job_is_made_under_fine_names_only(guarded: Site, capsys: pytest.Captu
     assert made == set(os.listdir(guarded.base))
     after = unlogged(guarded)
     assert before == {path: after[path] for path in before}
-    assert all(path.split("/")[1:] in ([], ["config"]) for path in set(after) - set(before))
+    fresh = {tuple(path.split("/")[1:]) for path in set(after) - set(before)}
+    assert {(), ("config",), (".history",), (".backup",)} == fresh
 
 
 COMMANDS = {

@@ -61,8 +61,10 @@ def test_global_configuration_is_read() -> None:
 
 @pytest.mark.parametrize("text", ["{}", "global: {}", "global:", "jobs: {}", "schedules: {}\njobs: {}"])
 def test_missing_settings_have_their_defaults(text: str) -> None:
-    """What is not said is /srv/backy and lz4."""
-    assert GlobalConfig("/srv/backy", parse_codec("lz4"), ()) == parse_global(text, "backy.conf")
+    """What is not said is /srv/backy, lz4, one worker and no callbacks."""
+    assert GlobalConfig("/srv/backy", parse_codec("lz4"), 1, None, None, ()) == parse_global(
+        text, "backy.conf"
+    )
 
 
 def test_file_of_version_2_5_loads_unchanged() -> None:
@@ -145,11 +147,11 @@ def test_wrong_global_setting_is_told_with_its_key(text: str, key: str, why: str
         ("1d", "[1d]", "schedule.daily.interval", "is not a number"),
         ("1d", "1.5", "schedule.daily.interval", "'1.5' is not a number"),
         ("1d", "true", "schedule.daily.interval", "'True' is not a number"),
-        ("10", "0", "schedule.daily.keep", "0 is not a number of at least 1"),
-        ("10", "-1", "schedule.daily.keep", "-1 is not a number of at least 1"),
-        ("10", "true", "schedule.daily.keep", "True is not a number of at least 1"),
-        ("10", "'10'", "schedule.daily.keep", "'10' is not a number of at least 1"),
-        ("10", "1.5", "schedule.daily.keep", "1.5 is not a number of at least 1"),
+        ("10", "0", "schedule.daily.keep", "0 is not a number of 1 to 1000000"),
+        ("10", "-1", "schedule.daily.keep", "-1 is not a number of 1 to 1000000"),
+        ("10", "true", "schedule.daily.keep", "True is not a number of 1 to 1000000"),
+        ("10", "'10'", "schedule.daily.keep", "'10' is not a number of 1 to 1000000"),
+        ("10", "1.5", "schedule.daily.keep", "1.5 is not a number of 1 to 1000000"),
         ("daily", "'da/ily'", "schedule.da/ily", "use letters, digits"),
         ("daily", "''", "schedule.", "use letters, digits"),
         ("daily", "1", "schedule", "put it into quotes"),

@@ -19,6 +19,21 @@ EXAMPLES: list[tuple[BackyError, int, str]] = [
     ),
     (errors.ConfigError("f", "a.b", "it is missing"), 1, "f: a.b: it is missing."),
     (errors.ConfigError("f", "", "it is empty"), 1, "f: it is empty."),
+    (
+        errors.ConfigFaults(
+            "f", (errors.ConfigError("f", "a", "bad"), errors.ConfigError("f", "b", "worse"))
+        ),
+        1,
+        "f has 2 mistakes: (1) a: bad; (2) b: worse.",
+    ),
+    (errors.ConfigFaults("f", (errors.ConfigError("f", "a", "bad"),)), 1, "f: a: bad."),
+    (errors.DaemonRunning("/x"), 69, "another scheduler runs on /x: 'systemctl stop backy' ends it."),
+    (errors.DaemonUnreachable("http://h", "refused"), 1, "the scheduler at http://h: refused."),
+    (
+        errors.ListenRefused("::1", 80, "it is taken"),
+        1,
+        "the API cannot listen on ::1 port 80: it is taken.",
+    ),
     (errors.NotARepository("/x", "no chunks"), 1, "/x is not a backy repository: no chunks."),
     (errors.RepositoryRefused("/x", "it is full"), 1, "/x: it is full."),
     (errors.FormatUnknown("/x", "store format 9"), 1, "/x: store format 9 is not known to this version"),

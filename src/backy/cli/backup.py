@@ -5,9 +5,10 @@ import click
 from backy.cli import edge
 from backy.cli.options import Options, pass_options
 from backy.domain import tags as tag_rules
+from backy.domain.chunk import Codec, parse_codec
 from backy.domain.revision import Consistency
 from backy.ground.clock import SystemClock
-from backy.ground.errors import BackyError
+from backy.ground.errors import BackyError, OptionRefused
 from backy.ground.linux import keep_freed_memory
 from backy.ground.units import format_duration, format_size
 from backy.operation.backup import backup
@@ -18,9 +19,12 @@ from backy.source.registry import open_source
 @click.option(
     "-f", "--force", is_flag=True, help="Allow tags outside the schedule; they go at the next expiry."
 )
+@click.option(
+    "--codec", metavar="CODEC", help="lz4, none or zstd[:LEVEL] [default: the configuration's, or lz4]."
+)
 @click.argument("tags")
 @pass_options
-def command(options: Options, tags: str, *, force: bool) -> None:
+def command(options: Options, tags: str, codec: str | None, *, force: bool) -> None:
     """Make a revision of the job's image.
 
     TAGS is a comma-separated list of tags of the job's schedule, or manual:NAME, which never expires.
@@ -31,6 +35,8 @@ def command(options: Options, tags: str, *, force: bool) -> None:
     """
     keep_freed_memory()
     settings = options.global_config()
+    if codec is not None:
+        settings = settings._replace(codec=_parsed(codec))
     with options.opened_job() as (repository, job), options.log_for(job) as log:
         config = job.config()
         wanted = tag_rules.allowed(tags, config.schedule, force)
@@ -66,3 +72,10 @@ def command(options: Options, tags: str, *, force: bool) -> None:
             "warning: the image changed while it was read, so this revision is no single instant of it "
             "(torn); stop the machine or back up a snapshot."
         )
+
+
+def _parsed(codec: str) -> Codec:
+    try:
+        return parse_codec(codec)
+    except ValueError as error:
+        raise OptionRefused("--codec", str(error)) from error

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import click
 
+from backy.ground import linux
 from backy.ground.errors import BackyError, SpecError
 
 INTERRUPTED = 130
@@ -23,11 +24,15 @@ _VERBOSE = re.compile(r"-[a-z]*v[a-z]*|--verbose")
 
 
 def leave(command: Callable[[], object]) -> NoReturn:
-    """Run, say what went wrong, and exit."""
+    """Run, say what went wrong, and exit; a number that the command returns is the exit code.
+
+    That is how click hands on an `Exit`, unless it is to end the process itself.
+    """
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
     try:
-        command()
+        _end_with_scheduler()
+        code = command()
         sys.stdout.flush()
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
@@ -47,7 +52,7 @@ def leave(command: Callable[[], object]) -> NoReturn:
     except Exception as error:  # noqa: BLE001 - the last edge: a bug is told in one sentence too
         _say_unexpected(error)
         sys.exit(1)
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def say(message: str, *, lines: str = "") -> None:
@@ -80,6 +85,13 @@ def _say_unexpected(error: Exception) -> None:
         if any(_VERBOSE.fullmatch(word) for word in sys.argv):
             traceback.print_exception(error)
         say(f"internal error, please report it ({type(error).__name__}: {error}); -v shows where.")
+
+
+def _end_with_scheduler() -> None:
+    """A child of the scheduler must not outlive it (see `daemon.workers`)."""
+    parent = os.environ.get("BACKY_PARENT", "")
+    if parent.isdigit() and not linux.end_with_parent(int(parent)):
+        raise _Terminated
 
 
 class _Terminated(BaseException):

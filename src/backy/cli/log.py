@@ -4,6 +4,8 @@
 
     with opened(path, asked_for=False, verbose=False) as log: log.info("backup finished", job="vm01")
 
+With --log-format json a line is one JSON object. A log that was rotated away is opened anew.
+
 Lines are written by a thread of their own, which is also the one to load structlog: that takes
 0.08 s, and a backup of an unchanged image not many times that.
 
@@ -15,7 +17,7 @@ the last moment are lost to kill -9.
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from queue import SimpleQueue
 from typing import NamedTuple, TextIO
@@ -36,9 +38,14 @@ class _Event(NamedTuple):
 class Log:
     """Takes events; `close` waits until they are written."""
 
-    def __init__(self, streams: list[TextIO], clock: Clock) -> None:
+    def __init__(
+        self, streams: list["_Stream"], clock: Clock, *, as_json: bool, fields: Mapping[str, object]
+    ) -> None:
+        """`fields` go into every line."""
         self._clock = clock
         self._streams = streams
+        self._as_json = as_json
+        self._fields = dict(fields)
         self._events: SimpleQueue[_Event | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="log")
         if streams:
@@ -64,12 +71,12 @@ class Log:
 
     def _put(self, level: str, event: str, fields: dict[str, object]) -> None:
         moment = self._clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
-        self._events.put(_Event(level, event, {"timestamp": moment, **fields}))
+        self._events.put(_Event(level, event, {"timestamp": moment, **fields, **self._fields}))
 
     def _write(self) -> None:
         streams = list(self._streams)
         try:
-            render = _renderer()
+            render = _renderer(as_json=self._as_json)
         except (OSError, ImportError) as error:  # such as too many open files
             for stream in streams:
                 _give_up(stream, error)
@@ -79,48 +86,91 @@ class Log:
             for stream in list(streams):
                 try:
                     stream.write(line + "\n")
-                    stream.flush()
                 except OSError as error:
                     streams.remove(stream)
                     _give_up(stream, error)
 
 
+class _Stream:
+    """Where lines go: stderr, or a file that is opened anew once its path names another or none."""
+
+    def __init__(self, path: str | None, *, asked_for: bool) -> None:
+        """OSError if the file cannot be opened; None is stderr."""
+        self.name = path or "stderr"
+        self._path = path
+        self._opener = None if asked_for else _open_own
+        self._file: TextIO = sys.stderr if path is None else self._open(path)
+
+    def write(self, text: str) -> None:
+        if self._path is not None and self._is_rotated(self._path):
+            file = self._open(self._path)
+            self._file.close()
+            self._file = file
+        self._file.write(text)
+        self._file.flush()
+
+    def close(self) -> None:
+        if self._path is not None:
+            self._file.close()
+
+    def _open(self, path: str) -> TextIO:
+        # A path in a line may be no UTF-8.
+        return open(path, "a", encoding="utf-8", errors="backslashreplace", opener=self._opener)
+
+    def _is_rotated(self, path: str) -> bool:
+        try:
+            return not os.path.samestat(os.stat(path), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return True
+
+
 @contextmanager
-def opened(path: str | None, *, asked_for: bool, verbose: bool) -> Iterator[Log]:
+def opened(
+    path: str | None,
+    *,
+    asked_for: bool,
+    verbose: bool,
+    as_json: bool = False,
+    fields: Mapping[str, object] | None = None,
+) -> Iterator[Log]:
     """A log that appends to `path` (None: nowhere), and to stderr as well if `verbose`."""
     with ExitStack() as stack:
-        streams: list[TextIO] = [sys.stderr] if verbose else []
+        streams = [_Stream(None, asked_for=True)] if verbose else []
         if path is not None:
             try:
-                opener = None if asked_for else _open_own
-                # A path in a line may be no UTF-8.
-                file = open(path, "a", encoding="utf-8", errors="backslashreplace", opener=opener)  # noqa: SIM115 - the stack closes it
-                streams.append(stack.enter_context(file))
+                stream = _Stream(path, asked_for=asked_for)
             except OSError as error:
                 if asked_for:
                     raise StorageFailed("open log", path, error.errno or 0) from error
-        log = Log(streams, SystemClock())
+            else:
+                stack.callback(stream.close)
+                streams.append(stream)
+        log = Log(streams, SystemClock(), as_json=as_json, fields=fields or {})
         stack.callback(log.close)
         yield log
 
 
-def _give_up(stream: TextIO, error: OSError | ImportError) -> None:
+def _give_up(stream: _Stream, error: OSError | ImportError) -> None:
     """Do without a log that cannot be written: a restore on a full disk succeeds all the same."""
     with suppress(OSError):
-        if stream is not sys.stderr:
+        if stream.name != "stderr":
             why = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
             edge.say(f"warning: {stream.name}: {why}; no log is kept.")
             stream.close()
 
 
-def _renderer() -> Callable[[_Event], str]:
+def _renderer(*, as_json: bool) -> Callable[[_Event], str]:
     import structlog
 
-    console = structlog.dev.ConsoleRenderer(colors=False)
+    renderer = (
+        structlog.processors.JSONRenderer(default=str)
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=False)
+    )
 
     def render(one: _Event) -> str:
         document = {"level": one.level, "event": one.event, **one.fields}
-        return str(console(None, one.level, document))
+        return str(renderer(None, one.level, document))
 
     return render
 

@@ -27,13 +27,26 @@ COMMANDS = {
     "init": Listed("init", "Create a job, and the repository where there is none."),
     "backup": Listed("backup", "Make a revision of the job's image."),
     "status": Listed("status", "List revisions, or the jobs of a repository."),
-    "restore": Listed("restore", "Restore a revision to a file, a block device or standard output."),
+    "restore": Listed("restore", "Restore a revision to a file, block device or standard output."),
     "verify": Listed("verify", "Prove that revisions can be restored."),
     "find": Listed("find", "Print the UUIDs of the revisions that a spec names."),
     "forget": Listed("forget", "Remove revisions from the history."),
     "tags": Listed("tags", "Set, add or remove tags of revisions."),
+    "expire": Listed("expire", "Remove revisions that the schedule no longer keeps."),
+    "scheduler": Listed("scheduler", "Run the scheduler, which backs up all configured jobs."),
+    "check": Listed("check", "Tell monitoring whether all jobs keep their service level."),
+    "check-config": Listed("check_config", "Tell all mistakes in a configuration file."),
+    "jobs": Listed("jobs", "List configured jobs with service level, last and next run."),
+    "client": Listed("client", "Ask the running scheduler."),
+    "reload": Listed("reload", "Have the running scheduler read its configuration again."),
 }
-ALIASES = {"log": "status", "rev-parse": "find", "rm": "forget"}
+ALIASES = {
+    "log": "status",
+    "rev-parse": "find",
+    "rm": "forget",
+    "show-jobs": "jobs",
+    "reload-daemon": "reload",
+}
 
 
 class _LazyGroup(click.Group):
@@ -85,6 +98,13 @@ class _LazyGroup(click.Group):
     "-v", "--verbose", is_flag=True, help="Show log messages and the place of internal errors."
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no closing line; errors only.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Lines for people, or JSON lines for collectors.",
+)
 @click.version_option(package_name="backy", prog_name="backy")
 @click.pass_context
 def cli(
@@ -96,6 +116,7 @@ def cli(
     *,
     verbose: bool,
     quiet: bool,
+    log_format: str,
 ) -> None:
     """Block-device backup for virtual machines.
 
@@ -109,7 +130,15 @@ def cli(
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
         ctx.exit()
-    ctx.obj = Options(base=base, job=job, config=config, log=log, verbose=verbose, quiet=quiet)
+    ctx.obj = Options(
+        base=base,
+        job=job,
+        config=config,
+        log=log,
+        verbose=verbose,
+        quiet=quiet,
+        log_format=log_format,
+    )
 
 
 def run() -> None:

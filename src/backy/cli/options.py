@@ -5,6 +5,7 @@
 Limits: nothing is written here, except that the log is opened for appending.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,6 +21,7 @@ from backy.repository.repository import Job, Place, Repository, locate
 if TYPE_CHECKING:
     from backy.cli.log import Log
     from backy.domain.config import GlobalConfig
+    from backy.domain.settings import Settings
     from backy.operation.progress import Progress
 
 
@@ -32,6 +34,14 @@ class Options(NamedTuple):
     log: str | None = None
     verbose: bool = False
     quiet: bool = False
+    log_format: str = "text"
+
+    def settings(self, *, lenient: bool = False) -> "Settings":
+        """All of the configuration file, -c or the usual one; ConfigError if it is no table at all."""
+        from backy.domain.settings import DEFAULT_FILE, parse_settings
+
+        path = self.config or DEFAULT_FILE
+        return parse_settings(_read(path), path, lenient=lenient)
 
     def global_config(self) -> "GlobalConfig":
         """The configuration of -c, or the defaults; ConfigError."""
@@ -39,13 +49,7 @@ class Options(NamedTuple):
 
         if self.config is None:
             return GlobalConfig()
-        try:
-            with open(self.config, encoding="utf-8") as file:
-                text = file.read()
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise ConfigError(self.config, "", f"it cannot be read: {why}") from error
-        return parse_global(text, self.config)
+        return parse_global(_read(self.config), self.config)
 
     def base_path(self) -> str:
         """-b, else the configuration's base directory, else the current directory."""
@@ -86,12 +90,29 @@ class Options(NamedTuple):
 
         own = None if job is None else job.directory.file_path(layout.JOB_LOG)
         asked_for = self.log is not None
-        return log.opened(self.log or own, asked_for=asked_for, verbose=self.verbose)
+        task = os.environ.get("BACKY_TASK_ID")
+        return log.opened(
+            self.log or own,
+            asked_for=asked_for,
+            verbose=self.verbose,
+            as_json=self.log_format == "json",
+            fields={"task": task} if task else None,
+        )
 
     def tell(self, line: str) -> None:
         """A closing line on stdout, unless quiet."""
         if not self.quiet:
             click.echo(edge.printable(line))
+
+
+def _read(path: str) -> str:
+    """A configuration file's text; ConfigError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(path, "", f"it cannot be read: {why}") from error
 
 
 def only_job(repository: Repository) -> str:

@@ -35,7 +35,7 @@ def command(
     keep_going: bool,
     read_back: bool,
 ) -> None:
-    """Restore a revision to a file, a block device or standard output.
+    """Restore a revision to a file, block device or standard output.
 
     TARGET is a file (new, or replaced when the restore has succeeded), a block device that is not in
     use, or - for standard output. Every chunk is checked on the way.

@@ -8,6 +8,7 @@ import click
 from backy.cli import edge
 from backy.cli.options import Options, pass_options
 from backy.cli.render import counted, json, local_time, table
+from backy.domain.legacy import as_in_2_5
 from backy.domain.revision import Consistency, Revision, Trust
 from backy.ground.units import format_duration, format_size
 from backy.operation.select import choose
@@ -41,7 +42,7 @@ def command(options: Options, spec: str | None, *, as_json: bool, as_yaml: bool)
         if as_json:
             click.echo(json(revisions))
         elif as_yaml:
-            click.echo(_yaml([_as_in_2_5(one) for one in revisions]))
+            click.echo(_yaml([as_in_2_5(one) for one in revisions]))
         else:
             click.echo(_revision_table(revisions))
         _warn(history, job.name)
@@ -51,20 +52,6 @@ def _yaml(document: object) -> str:
     import yaml
 
     return str(yaml.safe_dump(document, sort_keys=False)).rstrip()
-
-
-def _as_in_2_5(revision: Revision) -> dict[str, object]:
-    """A revision as `status --yaml` of backy 2.5 has it, for the scripts that read that."""
-    stats = {"bytes_written": revision.stats.bytes_written, "duration": revision.stats.duration}
-    return {
-        "uuid": revision.uuid,
-        "backend_type": "chunked",
-        "timestamp": revision.taken_at,
-        "parent": revision.parent or "",
-        "stats": stats,
-        "trust": revision.trust.value,
-        "tags": list(revision.tags),
-    }
 
 
 def _revision_table(revisions: list[Revision]) -> str:

@@ -12,6 +12,11 @@ Findings of `verify` are results, not errors: see `backy.operation.verify`.
     │   ├── OptionRefused               options that do not go together, or a value out of range
     │   └── CouldNotVerify              any other error that kept verify from looking
     ├── ConfigError                 1   file, key, reason
+    ├── ConfigFaults                1   all of them, of one file
+    ├── DaemonError
+    │   ├── DaemonRunning           69  another scheduler has this base directory
+    │   ├── DaemonUnreachable           the client finds none, or it refuses
+    │   └── ListenRefused               the API cannot listen where it should
     ├── RepositoryError
     │   ├── NotARepository              no chunk store where one was named
     │   ├── RepositoryRefused           it cannot be made or used here
@@ -139,6 +144,21 @@ class ConfigError(BackyError):
     def message(self) -> str:
         where = f"{self.file}: {self.key}" if self.key else self.file
         return f"{where}: {self.why}{'' if self.why.endswith('?') else '.'}"
+
+
+@dataclass(eq=False)
+class ConfigFaults(BackyError):
+    """All that is wrong in one configuration file."""
+
+    file: str
+    faults: "tuple[ConfigError, ...]"
+
+    @property
+    def message(self) -> str:
+        if len(self.faults) == 1:
+            return self.faults[0].message
+        listed = "; ".join(f"({n}) {one.key}: {one.why}" for n, one in enumerate(self.faults, 1))
+        return f"{self.file} has {len(self.faults)} mistakes: {listed}."
 
 
 # ..The repository...........................................................................
@@ -511,3 +531,47 @@ class ReadBackDiffers(TargetError):
             f"target {self.path}: bytes {self.offset} to {self.offset + self.length - 1} read back "
             "differently from what was written; do not use it."
         )
+
+
+# ..The scheduler............................................................................
+
+
+class DaemonError(BackyError):
+    """The scheduler as a whole."""
+
+
+@dataclass(eq=False)
+class DaemonRunning(DaemonError):
+    """Another scheduler holds the lock of this base directory."""
+
+    base: str
+    exit_code: ClassVar[int] = 69  # EX_UNAVAILABLE of sysexits.h, as backy 2.5
+
+    @property
+    def message(self) -> str:
+        return f"another scheduler runs on {self.base}: 'systemctl stop backy' ends it."
+
+
+@dataclass(eq=False)
+class DaemonUnreachable(DaemonError):
+    """The API did not answer, or with a refusal."""
+
+    url: str
+    why: str
+
+    @property
+    def message(self) -> str:
+        return f"the scheduler at {self.url}: {self.why}."
+
+
+@dataclass(eq=False)
+class ListenRefused(DaemonError):
+    """The API's address is taken or not ours."""
+
+    address: str
+    port: int
+    why: str
+
+    @property
+    def message(self) -> str:
+        return f"the API cannot listen on {self.address} port {self.port}: {self.why}."

@@ -14,6 +14,7 @@ import ctypes
 import fcntl
 import mmap
 import os
+import signal
 import struct
 from contextlib import suppress
 
@@ -42,6 +43,7 @@ _FALLOC_PUNCH_HOLE = 2
 _BLKGETSIZE64 = 0x80081272
 _BLKSSZGET = 0x1268
 _BLKROGET = 0x125E
+_PR_SET_PDEATHSIG = 1
 _BLKZEROOUT = 0x127F
 
 # f_type of statfs(2), from linux/magic.h; the file systems whose flock, syncfs and rename backy trusts.
@@ -186,6 +188,21 @@ def resident_share(fd: int, offset: int, length: int) -> float:
         return 1 - found.raw[:pages].count(b"\0") / pages
     finally:
         _libc.munmap(address, length)
+
+
+def end_with_parent(parent: int) -> bool:
+    """Get SIGTERM when our parent ends (prctl(2)); False if `parent` has gone already.
+
+    `parent` may be further up, where a wrapper such as sudo stands between.
+    """
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0))
+    try:
+        os.kill(parent, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def keep_freed_memory() -> None:

@@ -13,14 +13,35 @@ Limits: only file systems whose flock is real (see `linux.TRUSTED_FILE_SYSTEMS`)
 
 import fcntl
 import os
+import time
 
 from backy.ground import failpoint
 from backy.ground.directory import Directory
+
+_TRIES = 5
+_PAUSE = 0.02
 
 
 def try_exclusive(fd: int) -> bool:
     """Take the lock alone, or say False at once."""
     return _try(fd, fcntl.LOCK_EX)
+
+
+def try_exclusive_again(fd: int) -> bool:
+    """As `try_exclusive`, but not put off by someone who only looks whether the lock is held."""
+    for _ in range(_TRIES):
+        if try_exclusive(fd):
+            return True
+        time.sleep(_PAUSE)
+    return try_exclusive(fd)
+
+
+def is_held(fd: int) -> bool:
+    """Whether somebody holds the lock alone. Looking takes it for a moment, together with others."""
+    if not try_shared(fd):
+        return True
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return False
 
 
 def try_shared(fd: int) -> bool:

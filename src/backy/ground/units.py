@@ -49,3 +49,11 @@ def parse_interval(text: str) -> int:
     if seconds == 0:
         raise ValueError("an interval must be longer than 0")
     return seconds
+
+
+def format_interval(seconds: int) -> str:
+    """An interval as `parse_interval` reads it, in its largest whole unit: `25h`, `1d`, `4w`."""
+    for unit in ("w", "d", "h", "m"):
+        if seconds and seconds % _INTERVAL_UNITS[unit] == 0:
+            return f"{seconds // _INTERVAL_UNITS[unit]}{unit}"
+    return f"{seconds}s"

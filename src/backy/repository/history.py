@@ -113,14 +113,18 @@ def edit(job: Directory, uuid: str, change: Callable[[Revision], Revision]) -> R
         return after
 
 
-def forget(job: Directory, uuid: str) -> None:
+def forget(job: Directory, uuid: str, check: Callable[[Revision], None] | None = None) -> None:
     """Take a revision out of the history, durably; RevisionGone if someone else did.
+
+    `check` may refuse, by an exception, what the record says under the lock.
 
     Its map stays until garbage collection finds nobody using it. Of a lost revision (a map without
     any record) it only notes that this is how it shall be.
     """
     with _held(job):
         record, forgotten = uuid + layout.RECORD, uuid + layout.FORGOTTEN
+        if check is not None:
+            check(_read(job, uuid))
         if job.has(record):
             try:
                 durable.rename(job, record, forgotten)

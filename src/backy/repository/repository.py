@@ -74,12 +74,23 @@ class Job:
             raise ConfigError(self.config_path, "", f"it cannot be read: {error}") from error
         return config.parse_job(text, self.config_path)
 
+    def is_backing_up(self) -> bool:
+        """Whether a backup runs now; writes nothing."""
+        try:
+            fd = self.directory.open_file(layout.BACKUP_LOCK)
+        except OSError:
+            return False
+        try:
+            return locks.is_held(fd)
+        finally:
+            os.close(fd)
+
     @contextmanager
     def backing_up(self) -> Iterator[None]:
         """Be the only backup of this job for the duration of the block; JobBusy."""
         fd = _open_lock(self.directory, layout.BACKUP_LOCK)
         try:
-            if not locks.try_exclusive(fd):
+            if not locks.try_exclusive_again(fd):
                 raise JobBusy(self.name)
             yield
         finally:

@@ -1,0 +1,106 @@
+"""`backy check`: what monitoring calls."""
+
+import os
+from datetime import UTC, datetime
+
+import click
+
+from backy.cli.edge import printable
+from backy.cli.options import Options, pass_options
+from backy.cli.render import json
+from backy.daemon.prepare import daemon_runs
+from backy.domain.health import Finding, JobHealth, Report, assess, unknown
+from backy.domain.settings import DEFAULT_FILE, Settings
+from backy.domain.sla import judge, smallest_interval
+from backy.ground.clock import SystemClock
+from backy.ground.errors import BackyError
+from backy.operation.survey import Surveyed, survey
+from backy.repository.repository import Repository
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="The whole report as JSON.")
+@click.option("-c", "--config", metavar="FILE", help="As before the command (backy 2.5).")
+@pass_options
+def command(options: Options, config: str | None, *, as_json: bool) -> None:
+    """Tell monitoring whether all jobs keep their service level.
+
+    Prints one line for Nagios with performance data, details behind it. Reads the histories
+    themselves, so it needs no running scheduler, and says if there is none. Exit codes: 0 OK,
+    1 WARNING, 2 CRITICAL, 3 UNKNOWN.
+
+    \b
+    Example:
+      backy -c /etc/backy.conf check
+    """
+    if config is not None:
+        options = options._replace(config=config)
+    try:
+        report = _report(options)
+    except BackyError as error:
+        report = unknown(error.message)
+    except Exception as error:  # noqa: BLE001 - monitoring must never take a bug for OK
+        report = unknown(f"internal error, please report it ({type(error).__name__}: {error})")
+    if as_json:
+        click.echo(
+            json(
+                {
+                    "state": report.state.name,
+                    "line": report.line,
+                    "findings": [_document(one) for one in report.findings],
+                }
+            )
+        )
+    else:
+        click.echo(printable(report.line))
+        for one in report.findings:
+            where = f"{one.job}: " if one.job else ""
+            click.echo(printable(f"{one.state.name} {where}{one.text}".replace("|", "/")))
+    raise click.exceptions.Exit(int(report.state))
+
+
+def _report(options: Options) -> Report:
+    settings = options.settings().usable()
+    base = options.base or settings.general.base_dir
+    now = SystemClock().now()
+    changed = os.stat(options.config or DEFAULT_FILE).st_mtime
+    with Repository.open(base) as repository:
+        found = survey(repository, settings.jobs, now)
+    jobs = _jobs(settings, found, datetime.fromtimestamp(changed, UTC), now)
+    mistakes = [f"{one.key}: {one.why}" for one in settings.faults]
+    return assess(jobs, mistakes, daemon_alive=daemon_runs(base))
+
+
+def _jobs(
+    settings: Settings, found: dict[str, Surveyed], changed: datetime, now: datetime
+) -> list[JobHealth]:
+    """A job without a directory was configured when the file changed last."""
+    return [
+        JobHealth(
+            name,
+            judge(
+                found[name].figures,
+                smallest_interval(job.schedule),
+                configured_at=found[name].configured_at or changed,
+                now=now,
+            ),
+            never=found[name].figures.newest is None,
+            problem=found[name].problem,
+            warnings=_warnings(found[name]),
+        )
+        for name, job in settings.jobs.items()
+    ]
+
+
+def _warnings(found: Surveyed) -> tuple[str, ...]:
+    figures = found.figures
+    counted = (
+        (figures.unreadable, "records cannot be read: see 'backy status'"),
+        (figures.lost, "records are gone: see 'backy status'"),
+        (figures.future, "revisions are dated in the future: check the clock"),
+    )
+    return tuple(f"{number} {text}" for number, text in counted if number)
+
+
+def _document(finding: Finding) -> dict[str, object]:
+    return {"state": finding.state.name, "job": finding.job, "text": finding.text}

@@ -1,0 +1,1 @@
+"""The scheduler: decides what runs now and starts it as child processes."""

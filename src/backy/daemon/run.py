@@ -1,0 +1,69 @@
+"""From a configuration to a running daemon: locks, repository, API and service, in this order.
+
+    run(settings, load, SystemClock(), log)
+
+A token of this host is written to BASE/.api-token (mode 0600) at each start, so that whoever may read
+the repository may use `backy client` without any configuration.
+
+Limits: blocks until the daemon is stopped; must be called in the main thread, which gets the signals.
+"""
+
+import asyncio
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+from aiohttp import web
+
+from backy.daemon.api import Api
+from backy.daemon.connections import close_slow
+from backy.daemon.notify import Notifier
+from backy.daemon.prepare import TOKEN, only_daemon, open_repository
+from backy.daemon.service import Log, Service
+from backy.domain.settings import ApiConfig, Settings
+from backy.ground import durable
+from backy.ground.clock import Clock
+from backy.ground.errors import ListenRefused
+from backy.repository.repository import Repository
+
+LOCAL_CLIENT = "this host"
+
+
+def run(settings: Settings, load: Callable[[], Settings], clock: Clock, log: Log) -> None:
+    """Be the daemon; DaemonRunning, ListenRefused and what opening the repository raises."""
+    base = settings.general.base_dir
+    with only_daemon(base), open_repository(base, settings.jobs) as repository:
+        os.chdir(base)
+        notifier = Notifier.of_environment(os.environ)
+        service = Service(settings, load, repository, clock, log, notifier)
+        asyncio.run(_serve(service, settings.api, repository, clock, log))
+
+
+async def _serve(
+    service: Service, config: ApiConfig, repository: Repository, clock: Clock, log: Log
+) -> None:
+    tokens = {**config.tokens, _local_token(repository): LOCAL_CLIENT}
+    async with AsyncExitStack() as stack:
+        app = Api(service, clock, tokens, log).application()
+        # Access is logged by the API itself, for requests that change something.
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        assert runner.server is not None
+        watch = asyncio.create_task(close_slow(runner.server, clock))
+        stack.callback(watch.cancel)
+        for address in config.addresses:
+            try:
+                await web.TCPSite(runner, address, config.port).start()
+            except OSError as error:
+                why = os.strerror(error.errno) if error.errno else str(error)
+                raise ListenRefused(address, config.port, why) from error
+        await service.run()
+
+
+def _local_token(repository: Repository) -> str:
+    """A fresh token for clients on this host who may read the repository."""
+    token = secrets.token_urlsafe(32)
+    durable.replace(repository.base, TOKEN, token.encode(), mode=0o600)
+    return token

@@ -1,0 +1,100 @@
+"""The verdict of `backy check`: one Nagios line, what stands behind it, and the exit code.
+
+    >>> report = assess([JobHealth("vm01", Sla(True, 60.0, 129600.0))], [], daemon_alive=True)
+    >>> report.line
+    'OK: 1 job within SLA | jobs=1 late=0 oldest=60s'
+
+States and the form of the line: Nagios plugin guidelines (0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN;
+performance data behind a bar).
+
+Limits: pure; `operation.survey` reads the histories.
+"""
+
+import enum
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from backy.domain.sla import Sla
+from backy.ground.units import format_duration
+
+
+class State(enum.IntEnum):
+    """What monitoring is told; the value is the exit code."""
+
+    OK = 0
+    WARNING = 1
+    CRITICAL = 2
+    UNKNOWN = 3
+
+
+class JobHealth(NamedTuple):
+    """A job's service level, and what is to be told about it besides."""
+
+    job: str
+    sla: Sla
+    never: bool = False
+    problem: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Finding(NamedTuple):
+    """One line behind the first."""
+
+    state: State
+    job: str | None
+    text: str
+
+
+class Report(NamedTuple):
+    """All that `check` prints; `line` is what monitoring shows."""
+
+    state: State
+    line: str
+    findings: tuple[Finding, ...]
+
+
+def assess(jobs: Sequence[JobHealth], mistakes: Sequence[str], *, daemon_alive: bool) -> Report:
+    """Judge all jobs, the configuration's mistakes and the scheduler together."""
+    findings = [Finding(State.CRITICAL, None, f"configuration: {one}") for one in mistakes]
+    if not daemon_alive:
+        findings.append(
+            Finding(State.CRITICAL, None, "the scheduler does not run: nothing is backed up")
+        )
+    late = [one for one in jobs if not one.sla.ok]
+    for one in sorted(late, key=lambda job: (-job.sla.age, job.job)):
+        ago = format_duration(one.sla.age)
+        what = (
+            f"never backed up, {ago} after it was configured"
+            if one.never
+            else f"last good revision {ago} ago"
+        )
+        findings.append(
+            Finding(State.CRITICAL, one.job, f"{what} (limit {format_duration(one.sla.limit)})")
+        )
+    for one in jobs:
+        if one.problem is not None:
+            findings.append(Finding(State.CRITICAL, one.job, one.problem))
+        findings += [Finding(State.WARNING, one.job, text) for text in one.warnings]
+    state = max((one.state for one in findings), default=State.OK)
+    oldest = max((max(one.sla.age, 0) for one in jobs), default=0.0)
+    data = f"jobs={len(jobs)} late={len(late)} oldest={oldest:.0f}s"
+    return Report(state, f"{state.name}: {_summary(jobs, findings)} | {data}", tuple(findings))
+
+
+def unknown(why: str) -> Report:
+    """The report where nothing could be looked at."""
+    return Report(State.UNKNOWN, f"UNKNOWN: {_one_line(why)}", ())
+
+
+def _summary(jobs: Sequence[JobHealth], findings: Sequence[Finding]) -> str:
+    if not findings:
+        return f"{len(jobs)} job{'' if len(jobs) == 1 else 's'} within SLA"
+    worst = max(one.state for one in findings)
+    named = [f"{one.job}: {one.text}" if one.job else one.text for one in findings if one.state is worst]
+    more = f" (and {len(named) - 3} more)" if len(named) > 3 else ""
+    return _one_line("; ".join(named[:3]) + more)
+
+
+def _one_line(text: str) -> str:
+    """Without what Nagios reads as the begin of performance data or of the next line."""
+    return " ".join(text.replace("|", "/").split())

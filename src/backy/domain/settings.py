@@ -1,0 +1,348 @@
+"""`/etc/backy.conf` as a whole: what the scheduler, `check` and the client live by.
+
+    >>> text = "schedules: {default: {daily: {interval: 1d, keep: 10}}}\\n"
+    >>> text += "jobs: {vm01: {schedule: default, source: {type: file, filename: /srv/vm01.raw}}}"
+    >>> sorted(parse_settings(text, "backy.conf").jobs)
+    ['vm01']
+
+All mistakes are found at once (`faults`), each with its key, and what is not mistaken is usable:
+one bad job does not stop the others. A caller that wants all or nothing asks `complete`.
+
+Sections and keys: backy 2.5's and its unreleased successor's, so that their files load unchanged;
+those that mean nothing here are listed in `legacy`.
+
+Limits: pure; whether a path exists shows when it is used.
+"""
+
+import ipaddress
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+from backy.domain.config import (
+    GLOBAL_KEYS,
+    GLOBAL_LEGACY,
+    SECTIONS,
+    SOURCE_LEGACY,
+    GlobalConfig,
+    JobConfig,
+    TagPolicy,
+    parse_global_section,
+    parse_schedule,
+    parse_source,
+)
+from backy.domain.names import check_job_name
+from backy.domain.strict_yaml import load, mapping, shown, text, unknown_key
+from backy.ground.errors import ConfigError, ConfigFaults, NameRefused
+
+Value = TypeVar("Value")
+
+DEFAULT_FILE = "/etc/backy.conf"
+DEFAULT_ADDRESSES = ("127.0.0.1",)
+DEFAULT_PORT = 6023
+_MIN_TOKEN = 8
+
+_API = ("addrs", "port", "tokens", "cli-default")
+_CLIENT = ("url", "token")
+_PEER = ("url", "token")
+_JOB = ("source", "schedule")
+_RBD = ("pool", "image", "full-always", "vm", "consul_acl_token")
+SOURCE_KEYS: Mapping[str, tuple[str, ...]] = {
+    "file": ("filename",),
+    "rbd": _RBD,
+    "ceph-rbd": _RBD,
+    "ceph": _RBD,
+    "flyingcircus": _RBD,
+}
+_REQUIRED: Mapping[str, tuple[str, ...]] = {
+    "file": ("filename",),
+    "rbd": ("pool", "image"),
+    "ceph-rbd": ("pool", "image"),
+    "ceph": ("pool", "image"),
+    "flyingcircus": ("pool", "image", "vm"),
+}
+
+
+class ApiConfig(NamedTuple):
+    """Where the scheduler listens; `tokens` maps each token to its client's name."""
+
+    addresses: tuple[str, ...] = DEFAULT_ADDRESSES
+    port: int = DEFAULT_PORT
+    tokens: Mapping[str, str] = {}
+    client_url: str | None = None
+    client_token: str | None = None
+
+    @property
+    def url(self) -> str:
+        """Where `backy client` finds the scheduler, unless told otherwise."""
+        if self.client_url is not None:
+            return self.client_url
+        first = self.addresses[0]
+        return f"http://[{first}]:{self.port}" if ":" in first else f"http://{first}:{self.port}"
+
+
+class PeerConfig(NamedTuple):
+    """Another server of the same jobs; accepted and not used yet."""
+
+    url: str
+    token: str
+
+
+class Settings(NamedTuple):
+    """The configuration; `jobs` are those without a mistake."""
+
+    file: str
+    general: GlobalConfig
+    api: ApiConfig
+    peers: Mapping[str, PeerConfig]
+    schedules: Mapping[str, Mapping[str, TagPolicy]]
+    jobs: Mapping[str, JobConfig]
+    legacy: tuple[str, ...]
+    faults: tuple[ConfigError, ...]
+
+    def complete(self) -> "Settings":
+        """Itself; ConfigFaults if anything is wrong."""
+        if self.faults:
+            raise ConfigFaults(self.file, self.faults)
+        return self
+
+    def usable(self) -> "Settings":
+        """Itself; ConfigFaults if more is wrong than single jobs and schedules."""
+        grave = tuple(one for one in self.faults if one.key.split(".")[0] not in ("jobs", "schedules"))
+        if grave:
+            raise ConfigFaults(self.file, grave)
+        return self
+
+
+def parse_settings(content: str, file: str, *, lenient: bool = False) -> Settings:
+    """Read a whole configuration file; ConfigError only where it is no table at all.
+
+    `lenient` passes over keys that are not known, and lists them in `legacy`.
+    """
+    document = mapping(load(content, file), file, "")
+    reader = _Reader(file, lenient=lenient)
+    reader.keys(document, SECTIONS, "")
+    general = reader.table(document, "global", "global", GLOBAL_KEYS + GLOBAL_LEGACY)
+    parsed = parse_global_section(
+        reader.sound(general, lambda found: parse_global_section(found, file)), file
+    )
+    schedules = {}
+    for name, found in reader.entries(document, "schedules").items():
+        if (schedule := reader.schedule(name, found)) is not None:
+            schedules[name] = schedule
+    jobs = {}
+    for name, found in reader.entries(document, "jobs").items():
+        if (job := reader.job(name, found, schedules)) is not None:
+            jobs[name] = job
+    return Settings(
+        file,
+        parsed,
+        reader.api(document),
+        reader.peers(document),
+        schedules,
+        jobs,
+        (*parsed.legacy, *dict.fromkeys(reader.legacy)),
+        tuple(reader.faults),
+    )
+
+
+class _Reader:
+    """Collects mistakes and legacy keys while the document is read."""
+
+    def __init__(self, file: str, *, lenient: bool) -> None:
+        self.file = file
+        self.faults: list[ConfigError] = []
+        self.legacy: list[str] = []
+        self._lenient = lenient
+
+    def value(self, read: Callable[[], Value], otherwise: Value) -> Value:
+        """What `read` returns; after a mistake, which is noted, `otherwise`."""
+        try:
+            return read()
+        except ConfigError as error:
+            self.faults.append(error)
+            return otherwise
+
+    def sound(
+        self, section: Mapping[str, object], read: Callable[[Mapping[str, object]], object]
+    ) -> Mapping[str, object]:
+        """The entries that `read` accepts, each read alone, so that each mistake is noted."""
+        return {
+            name: value
+            for name, value in section.items()
+            if self.value(partial(read, {name: value}), None) is not None
+        }
+
+    def keys(self, found: Collection[str], known: Collection[str], key: str) -> None:
+        """Note each key that is not known."""
+        for name in found:
+            if name not in known:
+                if self._lenient:
+                    self.legacy.append(f"{key}.{name}" if key else name)
+                else:
+                    self.faults.append(unknown_key(name or "''", known, self.file, key))
+
+    def table(
+        self, document: Mapping[str, object], name: str, key: str, known: Collection[str] | None = None
+    ) -> Mapping[str, object]:
+        """A sub-table, empty where it is missing or none; its keys are checked if they are given."""
+        empty: Mapping[str, object] = {}
+        found = document.get(name)
+        table = empty if found is None else self.value(lambda: mapping(found, self.file, key), empty)
+        if known is not None:
+            self.keys(table, known, key)
+            return {one: value for one, value in table.items() if one in known}
+        return table
+
+    def entries(self, document: Mapping[str, object], name: str) -> Mapping[str, object]:
+        """As `table`, where a key that is no text spoils its own entry only."""
+        found = document.get(name)
+        if not isinstance(found, dict):
+            return self.table(document, name, name)
+        for one in found:
+            if not isinstance(one, str):
+                why = f"the name {shown(one)} is not a text: put it into quotes"
+                self.faults.append(ConfigError(self.file, name, why))
+        return {one: value for one, value in found.items() if isinstance(one, str)}
+
+    def schedule(self, name: str, found: object) -> Mapping[str, TagPolicy] | None:
+        """A schedule, or None if anything about it is mistaken."""
+        before = len(self.faults)
+        read = partial(parse_schedule, file=self.file, key=f"schedules.{name}")
+        self.sound(found if isinstance(found, dict) else {}, read)
+        return self.value(lambda: read(found), None) if len(self.faults) == before else None
+
+    def job(
+        self, name: str, found: object, schedules: Mapping[str, Mapping[str, TagPolicy]]
+    ) -> JobConfig | None:
+        """A job, or None if anything about it is mistaken."""
+        file, key, before = self.file, f"jobs.{name}", len(self.faults)
+        try:
+            check_job_name(name)
+        except NameRefused as error:
+            self.faults.append(ConfigError(file, key, f"{error.name!r} is no job name: {error.rule}"))
+            return None
+        section = self.table({name: found if found is not None else {}}, name, key, _JOB)
+        schedule = None
+        if len(self.faults) == before:  # a key that is not known may be the missing one
+            missing = [f"{key}.{one}" for one in _JOB if one not in section]
+            self.faults += [ConfigError(file, one, "it is missing") for one in missing]
+        if "schedule" in section:
+            wanted = self.value(lambda: text(section["schedule"], file, f"{key}.schedule"), "")
+            schedule = schedules.get(wanted)
+            if wanted and schedule is None:
+                near = ", ".join(sorted(schedules)) or "none"
+                why = f"there is no usable schedule {wanted!r}; there are {near}"
+                self.faults.append(ConfigError(file, f"{key}.schedule", why))
+        if "source" in section:
+            self._source(section["source"], f"{key}.source")
+        if len(self.faults) > before or schedule is None:
+            return None
+        legacy = tuple(
+            f"source.{one}" for one in mapping(section["source"], file, key) if one in SOURCE_LEGACY
+        )
+        self.legacy += legacy
+        source = parse_source(section["source"], file, f"{key}.source")
+        known = SOURCE_KEYS[source.type]
+        settings = {one: value for one, value in source.settings.items() if one in known}
+        return JobConfig(source._replace(settings=settings), schedule, legacy)
+
+    def _source(self, found: object, key: str) -> None:
+        parsed = self.value(lambda: parse_source(found, self.file, key), None)
+        if parsed is None:
+            return
+        if parsed.type not in SOURCE_KEYS:
+            why = f"{parsed.type!r} is not known; known are {', '.join(SOURCE_KEYS)}"
+            self.faults.append(ConfigError(self.file, f"{key}.type", why))
+            return
+        self.keys(parsed.settings, SOURCE_KEYS[parsed.type], key)
+        for one in _REQUIRED[parsed.type]:
+            if one not in parsed.settings:
+                self.faults.append(ConfigError(self.file, f"{key}.{one}", "it is missing"))
+
+    def api(self, document: Mapping[str, object]) -> ApiConfig:
+        """The `api` section."""
+        section = self.table(document, "api", "api", _API)
+        client = self.table(section, "cli-default", "api.cli-default", _CLIENT)
+        file = self.file
+        tokens: dict[str, str] = {}
+        found = section.get("tokens")
+        listed = found if isinstance(found, dict) else self.table(section, "tokens", "api.tokens")
+        for token, name in listed.items():
+            # A token is a secret: no message may hold it.
+            client_name = self.value(partial(text, name, file, "api.tokens"), "")
+            if not isinstance(token, str):
+                why = "a token that is a number needs quotes"
+                self.faults.append(ConfigError(file, "api.tokens", why))
+            elif len(token) < _MIN_TOKEN or not token.isascii() or not token.isprintable():
+                why = f"a token must have at least {_MIN_TOKEN} printable ASCII characters"
+                self.faults.append(ConfigError(file, "api.tokens", why))
+            elif client_name:
+                tokens[token] = client_name
+        api = ApiConfig(
+            self.value(lambda: _addresses(section.get("addrs"), file), DEFAULT_ADDRESSES),
+            self.value(lambda: _port(section.get("port", DEFAULT_PORT), file), DEFAULT_PORT),
+            tokens,
+            self.value(lambda: _url(client.get("url"), file, "api.cli-default.url"), None),
+            self.value(lambda: _secret(client.get("token"), file, "api.cli-default.token"), None),
+        )
+        if not tokens and not all(ipaddress.ip_address(one).is_loopback for one in api.addresses):
+            why = "listening beyond this host needs at least one token"
+            self.faults.append(ConfigError(file, "api.tokens", why))
+        return api
+
+    def peers(self, document: Mapping[str, object]) -> Mapping[str, PeerConfig]:
+        """The `peers` section."""
+        peers = {}
+        for name in self.table(document, "peers", "peers"):
+            key = f"peers.{name}"
+            section = self.table(self.table(document, "peers", "peers"), name, key, _PEER)
+            url = self.value(partial(_url, section.get("url"), self.file, f"{key}.url"), None)
+            token = self.value(partial(_secret, section.get("token"), self.file, f"{key}.token"), None)
+            if url is None or token is None:
+                self.faults.append(ConfigError(self.file, key, "it needs a url and a token"))
+            else:
+                peers[name] = PeerConfig(url, token)
+        return peers
+
+
+def _addresses(found: object, file: str) -> tuple[str, ...]:
+    if found is None:
+        return DEFAULT_ADDRESSES
+    names = [one.strip() for one in text(found, file, "api.addrs").split(",") if one.strip()]
+    for name in names:
+        try:
+            ipaddress.ip_address(name)
+        except ValueError as error:
+            why = f"{shown(name)} is not an IP address"
+            raise ConfigError(file, "api.addrs", why) from error
+    return tuple(names) or DEFAULT_ADDRESSES
+
+
+def _port(found: object, file: str) -> int:
+    if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= 65535:
+        raise ConfigError(file, "api.port", f"{shown(found)} is not a port: 0 to 65535")
+    return found
+
+
+def _url(found: object, file: str, key: str) -> str | None:
+    if found is None:
+        return None
+    url = text(found, file, key)
+    try:
+        parts = urlsplit(url)
+        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        fine = False
+    if not fine:
+        raise ConfigError(file, key, "it must be a URL such as http://127.0.0.1:6023")
+    return url.rstrip("/")
+
+
+def _secret(found: object, file: str, key: str) -> str | None:
+    if found is None:
+        return None
+    if not isinstance(found, str) or not found or not found.isascii() or not found.isprintable():
+        raise ConfigError(file, key, "it must be a token of printable ASCII characters")
+    return found
