@@ -155,7 +155,7 @@ class FakeStore:
 
     def file(self, entry: Entry, where: str = "") -> Path:
         """Path of a chunk's file in the store, or in a folder below it such as `trash/gen`."""
-        path = self.path / where / layout.chunk_path(entry)
+        path = self.path / (f"{where}/{layout.chunk_name(entry)}" if where else layout.chunk_path(entry))
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 

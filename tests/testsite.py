@@ -24,6 +24,8 @@ from backy.operation.restore import BadRange, restore
 from backy.operation.verify import Result, Selected, verify
 from backy.repository import history as histories
 from backy.repository.history import History
+from backy.repository.layout import chunk_name
+from backy.repository.maps import open_pinned
 from backy.repository.repository import Repository, create, create_job
 from backy.source.base import Source
 from backy.source.file import FileSource
@@ -106,6 +108,16 @@ class Site:
         """The job's history."""
         with Directory.open(str(self.base / job)) as directory:
             return histories.load(directory)
+
+    def chunks_of(self, revision: Revision, *, job: str = "vm") -> set[str]:
+        """Names of the chunk files that a revision needs."""
+        with Directory.open(str(self.base / job)) as directory:
+            names = set()
+            for digest in revision.maps:
+                with open_pinned(directory, revision.uuid, digest) as reader:
+                    names |= {chunk_name(entry) for _, entry in reader.used()}
+                    names |= {base.hex() for base in reader.bases}
+            return names
 
     def chunk_files(self) -> list[Path]:
         """All chunk files of the store proper, sorted."""

@@ -133,9 +133,13 @@ class Scene:
         now = set(_files(self.site.base))
         for path in now - set(self._kept):
             path.unlink()
+        for folder in sorted(self.site.chunks.glob("t[mr]*/**/"), reverse=True):
+            if folder.parent != self.site.chunks and not any(folder.iterdir()):
+                folder.rmdir()
         for path, content in self._kept.items():
             if path not in now or path.read_bytes() != content:
                 path.unlink(missing_ok=True)
+                path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
                 path.chmod(0o440)
 

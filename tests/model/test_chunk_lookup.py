@@ -54,7 +54,7 @@ def put(site: Site, entry: Entry, frame: list[chunk.Buffer]) -> Path:
 
 def condemn(site: Site, path: Path) -> Path:
     """Move a chunk file into a generation of the trash, as collection does."""
-    place = site.chunks / "trash" / "gen-1" / path.parent.name / path.name
+    place = site.chunks / "trash" / "gen-1" / path.name
     place.parent.mkdir(parents=True, exist_ok=True)
     path.rename(place)
     return place

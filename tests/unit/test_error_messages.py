@@ -36,6 +36,27 @@ EXAMPLES: list[tuple[BackyError, int, str]] = [
     ),
     (errors.NotARepository("/x", "no chunks"), 1, "/x is not a backy repository: no chunks."),
     (errors.RepositoryRefused("/x", "it is full"), 1, "/x: it is full."),
+    (
+        errors.CollectorBusy("/x"),
+        1,
+        "/x: another garbage collection is running; try again when it has ended.",
+    ),
+    (
+        errors.CollectionStopped((("/x/vm", "it is gone."), ("/y", "why"))),
+        1,
+        (
+            "nothing was collected, because of /x/vm: it is gone (and 1 more); mount or repair it, give a "
+            "revision up with 'backy forget', or name with 'backy gc --gone' what was removed on purpose."
+        ),
+    ),
+    (
+        errors.CollectionTooMuch(7, 9),
+        1,
+        (
+            "nothing was collected, because 7 of the store's 9 chunks would go at once; make sure that all "
+            "jobs are there, then use --force."
+        ),
+    ),
     (errors.FormatUnknown("/x", "store format 9"), 1, "/x: store format 9 is not known to this version"),
     (errors.StorageFailed("write", "/x", errno.EIO), 1, "write /x: Input/output error."),
     (

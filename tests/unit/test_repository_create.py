@@ -32,7 +32,7 @@ def test_repository_is_made_with_all_its_parts(tmp_path: Path) -> None:
     chunks = tmp_path / "base/chunks"
 
     folders = {*layout.FANOUT, "tmp", "users", "trash", "quarantine"}
-    assert {*folders, "format", "reserve"} == set(os.listdir(chunks))
+    assert {*folders, "format", "reserve", "gc.lock"} == set(os.listdir(chunks))
     assert {0o700} == {
         stat.S_IMODE(path.stat().st_mode) for path in (chunks.parent, chunks, chunks / "ab")
     }

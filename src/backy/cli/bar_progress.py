@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
@@ -19,18 +20,24 @@ class BarProgress:
     """See `backy.operation.progress.Progress`."""
 
     def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bars = Progress(console=self._console)
+        self._task: TaskID | None = None
+
+    def begin(self, what: str, total: int, unit: str = "") -> None:
+        """See `Progress.begin`."""
+        amounts = (
+            [MofNCompleteColumn(), TextColumn(unit)]
+            if unit
+            else [DownloadColumn(binary_units=True), TransferSpeedColumn()]
+        )
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
+            *amounts,
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=self._console,
         )
-        self._task: TaskID | None = None
-
-    def begin(self, what: str, total: int) -> None:
-        """See `Progress.begin`."""
         self._task = self._bars.add_task(what, total=total)
         self._bars.start()
 

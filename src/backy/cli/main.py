@@ -33,6 +33,8 @@ COMMANDS = {
     "forget": Listed("forget", "Remove revisions from the history."),
     "tags": Listed("tags", "Set, add or remove tags of revisions."),
     "expire": Listed("expire", "Remove revisions that the schedule no longer keeps."),
+    "gc": Listed("gc", "Give back the space of chunks that no revision needs."),
+    "du": Listed("du", "Show how much space only this or that revision takes."),
     "scheduler": Listed("scheduler", "Run the scheduler, which backs up all configured jobs."),
     "check": Listed("check", "Tell monitoring whether all jobs keep their service level."),
     "check-config": Listed("check_config", "Tell all mistakes in a configuration file."),
@@ -44,6 +46,7 @@ ALIASES = {
     "log": "status",
     "rev-parse": "find",
     "rm": "forget",
+    "purge": "gc",
     "show-jobs": "jobs",
     "reload-daemon": "reload",
 }

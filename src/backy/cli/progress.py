@@ -23,12 +23,13 @@ class LineProgress:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._what = ""
+        self._what = self._unit = ""
         self._total = self._done = 0
         self._began = self._told = 0.0
 
-    def begin(self, what: str, total: int) -> None:
+    def begin(self, what: str, total: int, unit: str = "") -> None:
         """See `Progress.begin`."""
+        self._unit = unit
         self._what, self._total, self._done = what, total, 0
         self._began = self._told = self._clock.monotonic()
 
@@ -44,10 +45,13 @@ class LineProgress:
         rate = done / (now - self._began)
         left = max(self._total - done, 0) / rate if rate else 0.0
         click.echo(
-            f"{self._what}: {format_size(done)} of {format_size(max(self._total, done))}, "
-            f"{format_size(rate)}/s, {format_duration(left)} left",
+            f"{self._what}: {self._counted(done)} of {self._counted(max(self._total, done))}, "
+            f"{self._counted(rate)}/s, {format_duration(left)} left",
             err=True,
         )
+
+    def _counted(self, amount: float) -> str:
+        return f"{amount:.0f} {self._unit}" if self._unit else format_size(amount)
 
     def end(self) -> None:
         """See `Progress.end`."""

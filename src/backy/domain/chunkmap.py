@@ -170,6 +170,11 @@ class Page:
         at = self.entries * ID_SIZE + slot * 4
         return int.from_bytes(self.content[at : at + 4], "little")
 
+    @property
+    def idents(self) -> bytes:
+        """All chunk ids, one behind the other."""
+        return bytes(self.content[: self.entries * ID_SIZE])
+
     def set(self, slot: int, ident: ChunkId, base_index: int) -> None:
         """Fill one slot."""
         self.content[slot * ID_SIZE : (slot + 1) * ID_SIZE] = ident

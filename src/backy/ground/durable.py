@@ -71,6 +71,28 @@ def rename(directory: Directory, old: str, new: str) -> None:
         os.rename(old, new, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
 
 
+def move(source: Directory, old: str, target: Directory, new: str) -> None:
+    """Take a file from one directory to another; the caller sees to it that nothing has the name."""
+    with _telling("move", source.file_path(old)):
+        os.rename(old, new, src_dir_fd=source.fd, dst_dir_fd=target.fd)
+
+
+def link(source: Directory, old: str, target: Directory, new: str) -> bool:
+    """Give a file a second name, which never replaces: False if the name is taken."""
+    with _telling("link", target.file_path(new)):
+        try:
+            os.link(old, new, src_dir_fd=source.fd, dst_dir_fd=target.fd, follow_symlinks=False)
+        except FileExistsError:
+            return False
+    return True
+
+
+def sync_all(fd: int, path: str) -> None:
+    """Make everything on a file system last; `fd` was opened before what it shall vouch for."""
+    with _telling("sync", path):
+        linux.syncfs(fd)
+
+
 def sync_directory(directory: Directory) -> None:
     """Make all names of a directory last."""
     with _telling("sync", directory.path):

@@ -21,6 +21,9 @@ Findings of `verify` are results, not errors: see `backy.operation.verify`.
     │   ├── NotARepository              no chunk store where one was named
     │   ├── RepositoryRefused           it cannot be made or used here
     │   ├── FormatUnknown               written by a newer (or an unknown) version
+    │   ├── CollectorBusy               another collection runs
+    │   ├── CollectionStopped           something that it does not understand: nothing was removed
+    │   ├── CollectionTooMuch           more than half of the store at once
     │   └── StorageFailed               the system refused a read or write below the repository
     ├── JobError
     │   ├── JobMissing
@@ -202,6 +205,49 @@ class FormatUnknown(RepositoryError):
     @property
     def message(self) -> str:
         return f"{self.path}: {self.found} is not known to this version of backy; use a newer one."
+
+
+@dataclass(eq=False)
+class CollectorBusy(RepositoryError):
+    """Another garbage collection of the same repository runs."""
+
+    path: str
+
+    @property
+    def message(self) -> str:
+        return f"{self.path}: another garbage collection is running; try again when it has ended."
+
+
+@dataclass(eq=False)
+class CollectionStopped(RepositoryError):
+    """Garbage collection met what it does not understand; `stops` are (where, why)."""
+
+    stops: tuple[tuple[str, str], ...]
+
+    @property
+    def message(self) -> str:
+        where, why = self.stops[0]
+        more = f" (and {len(self.stops) - 1} more)" if len(self.stops) > 1 else ""
+        return (
+            f"nothing was collected, because of {where}: {why.rstrip('.')}{more}; mount or repair it, "
+            "give a revision up with 'backy forget', or name with 'backy gc --gone' what was removed on "
+            "purpose."
+        )
+
+
+@dataclass(eq=False)
+class CollectionTooMuch(RepositoryError):
+    """Most of the store would go at once; counts of chunk files."""
+
+    unneeded: int
+    total: int
+
+    @property
+    def message(self) -> str:
+        return (
+            f"nothing was collected, because {self.unneeded} of the store's {self.total} chunks would "
+            "go at once; make sure that all jobs are there, then use --force."
+        )
 
 
 @dataclass(eq=False)

@@ -7,14 +7,14 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told of the bytes that are done."""
+    """Told of the bytes, or other units, that are done."""
 
-    def begin(self, what: str, total: int) -> None:
-        """A phase starts, such as "backup", with about `total` bytes to do."""
+    def begin(self, what: str, total: int, unit: str = "") -> None:
+        """A phase starts, such as "backup", with about `total` bytes, or other units, to do."""
         ...
 
     def advance(self, length: int) -> None:
-        """So many more bytes are done. Thread-safe."""
+        """So many more are done. Thread-safe."""
         ...
 
     def end(self) -> None:
@@ -25,7 +25,7 @@ class Progress(Protocol):
 class NoProgress:
     """Says nothing."""
 
-    def begin(self, what: str, total: int) -> None:
+    def begin(self, what: str, total: int, unit: str = "") -> None:
         """See `Progress.begin`."""
 
     def advance(self, length: int) -> None:

@@ -128,25 +128,25 @@ class ChunkReader:
 
     def _open(self, entry: Entry) -> int:
         """Store, trash, store again: collection may link a chunk back between our looks."""
-        path = layout.chunk_path(entry)
         for look in (self._open_stored, self._open_condemned, self._open_stored):
-            fd = look(path)
+            fd = look(entry)
             if fd is not None:
                 return fd
         raise ChunkMissing(layout.chunk_name(entry))
 
-    def _open_stored(self, path: str) -> int | None:
+    def _open_stored(self, entry: Entry) -> int | None:
         try:
-            return self._chunks.open_file(path)
+            return self._chunks.open_file(layout.chunk_path(entry))
         except FileNotFoundError:
             return None
 
-    def _open_condemned(self, path: str) -> int | None:
+    def _open_condemned(self, entry: Entry) -> int | None:
+        name = layout.chunk_name(entry)
         try:
             with self._chunks.enter(layout.TRASH) as trash:
                 for generation in trash.names():
                     with suppress(FileNotFoundError, NotADirectoryError):
-                        return trash.open_file(f"{generation}/{path}")
+                        return trash.open_file(f"{generation}/{name}")
         except (FileNotFoundError, NotADirectoryError):
             pass
         return None

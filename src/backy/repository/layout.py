@@ -6,7 +6,11 @@
       chunks/ab/ID.BASEID       a delta chunk: its name holds its base
       chunks/tmp/USER/          chunk files without a durable name yet
       chunks/users/USER         one locked file a running writer
-      chunks/trash/GEN/ab/      condemned chunks, looked into by readers only
+      chunks/trash/GEN/ID       condemned chunks, looked into by readers only
+      chunks/trash/GEN/sealed   since when nothing enters GEN, and the writers that lived then
+      chunks/gc.lock            held by the one collector
+      chunks/known              sealed JSON: the revisions that the last collection saw
+      chunks/collection         sealed JSON: how the last collection ended
       chunks/quarantine/        damaged chunks, moved aside
       chunks/reserve            64 MiB that collection gives up on a full disk
       JOB/config                source and schedule
@@ -44,6 +48,10 @@ USERS = "users"
 TRASH = "trash"
 QUARANTINE = "quarantine"
 RESERVE = "reserve"
+SEALED = "sealed"
+COLLECTOR_LOCK = "gc.lock"
+KNOWN = "known"
+COLLECTION = "collection"
 RESERVE_SIZE = 64 << 20
 OLD_STORE = "store"  # backy 2.5 and earlier: chunks/store holds "v2"
 
@@ -61,6 +69,7 @@ FANOUT = tuple(f"{number:02x}" for number in range(256))
 
 _UUID = r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
 _RECORD_NAME = re.compile(_UUID + r"(\.rev|\.pending|\.forgotten)")
+_CHUNK_NAME = re.compile(r"[0-9a-f]{64}(?:\.[0-9a-f]{64})?")
 _MAP_NAME = re.compile(_UUID + r"(?:\.([A-Za-z0-9][A-Za-z0-9_-]{0,31}))?\.map")
 
 
@@ -112,17 +121,21 @@ def chunk_name(entry: Entry) -> str:
 
 
 def chunk_path(entry: Entry) -> str:
-    """Path of a chunk's file below `chunks/` (or below a generation of the trash)."""
+    """Path of a chunk's file below `chunks/`."""
     name = chunk_name(entry)
     return f"{name[:2]}/{name}"
 
 
+def is_chunk_name(name: str) -> bool:
+    """Whether a file name is a chunk's."""
+    return _CHUNK_NAME.fullmatch(name) is not None
+
+
 def parse_chunk_name(name: str) -> Entry | None:
     """The chunk that a file name stands for; None for someone else's file."""
+    if not is_chunk_name(name):
+        return None
     ident, dot, base = name.partition(".")
-    for part in (ident, base) if dot else (ident,):
-        if re.fullmatch(r"[0-9a-f]{64}", part) is None:
-            return None
     return Entry(ChunkId(bytes.fromhex(ident)), ChunkId(bytes.fromhex(base)) if dot else None)
 
 
@@ -142,6 +155,11 @@ def parse_record_name(name: str) -> RecordName | None:
     """UUID and state of a record's file name; None for any other file."""
     match = _RECORD_NAME.fullmatch(name)
     return RecordName(match[1], match[2]) if match else None
+
+
+def is_uuid(name: str) -> bool:
+    """Whether a name is a UUID as backy writes it."""
+    return re.fullmatch(_UUID, name) is not None
 
 
 def parse_map_name(name: str) -> tuple[str, str] | None:

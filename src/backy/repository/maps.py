@@ -38,10 +38,10 @@ class MapReader:
         self.header = header
         self.layout = header.layout
         self._fd = fd
-        self._digests, self.bases = chunkmap.split_tail(header, tail)
+        self.digests, self.bases = chunkmap.split_tail(header, tail)
         self._offsets: list[int] = []
         at = chunkmap.HEADER.size
-        for number, found in enumerate(self._digests):
+        for number, found in enumerate(self.digests):
             self._offsets.append(at)
             if found != chunkmap.ZERO_PAGE:
                 at += header.layout.entries_of(number) * chunkmap.ENTRY_SIZE
@@ -49,11 +49,11 @@ class MapReader:
 
     def page(self, number: int) -> Page | None:
         """A page, proven; None for one of zero chunks. MapDamaged."""
-        if self._digests[number] == chunkmap.ZERO_PAGE:
+        if self.digests[number] == chunkmap.ZERO_PAGE:
             return None
         entries = self.layout.entries_of(number)
         content = _read(self._fd, self.path, self._offsets[number], entries * chunkmap.ENTRY_SIZE)
-        if chunkmap.digest(content) != self._digests[number]:
+        if chunkmap.digest(content) != self.digests[number]:
             raise MapDamaged(self.path, f"page {number} does not match its digest")
         page = Page(entries, content)
         try:
@@ -116,6 +116,28 @@ def open_pinned(job: Directory, uuid: str, wanted: MapDigest) -> MapReader:
         raise
 
 
+def open_found(job: Directory, name: str) -> MapReader:
+    """A map as it is found, without a record to prove it by and not pinned; MapDamaged.
+
+    FileNotFoundError if it is gone. For collection, which alone removes maps.
+    """
+    path = job.file_path(name)
+    try:
+        fd = job.open_file(name)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise MapDamaged(path, os.strerror(error.errno or 0)) from error
+    try:
+        content = _read(fd, path, 0, chunkmap.HEADER.size)
+        parsed = layout.parse_map_name(name)
+        uuid, disk = parsed if parsed is not None else ("", "")
+        return _read_tables(fd, path, content, uuid, disk, os.fstat(fd).st_size)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
 def _refuse_forgotten(job: Directory, uuid: str) -> None:
     if not job.has(uuid + layout.RECORD):
         raise RevisionGone(uuid)
@@ -128,12 +150,18 @@ def _proven(fd: int, path: str, uuid: str, wanted: MapDigest) -> MapReader:
     content = _read(fd, path, 0, chunkmap.HEADER.size)
     if chunkmap.root(content).hex() != wanted.root:
         raise MapDamaged(path, "it is not the map that its record describes")
+    reader = _read_tables(fd, path, content, uuid, wanted.disk, size)
+    if reader.layout.image_size != wanted.image_size:
+        raise MapDamaged(path, "its image size is not its record's")
+    return reader
+
+
+def _read_tables(fd: int, path: str, content: bytes, uuid: str, disk: str, size: int) -> MapReader:
+    """The map whose header is `content`, its tables proven by it; MapDamaged."""
     try:
         header = chunkmap.unpack_header(content)
-        if (header.revision, header.disk) != (UUID(uuid), wanted.disk):
+        if (header.revision, header.disk) != (UUID(uuid), disk):
             raise ValueError("it belongs to another revision or disk")
-        if header.layout.image_size != wanted.image_size:
-            raise ValueError("its image size is not its record's")
         if header.tail_length > size:
             raise ValueError("its tables are longer than itself")
         tail = _read(fd, path, size - header.tail_length, header.tail_length)

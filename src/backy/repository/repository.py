@@ -28,6 +28,7 @@ from backy.domain.names import check_job_name
 from backy.ground import durable, linux, locks
 from backy.ground.directory import Directory
 from backy.ground.errors import (
+    CollectorBusy,
     ConfigError,
     JobBusy,
     JobExists,
@@ -38,12 +39,11 @@ from backy.ground.errors import (
     RepositoryRefused,
     StorageFailed,
 )
-from backy.repository import layout
+from backy.repository import layout, reserve
 from backy.repository.chunks import check_fanout
 
 _MAX_FORMAT = 64 << 10
 _MAX_CONFIG = 1 << 20
-_RESERVE_PIECE = 1 << 20
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -97,6 +97,18 @@ class Job:
             os.close(fd)
 
 
+@contextmanager
+def collecting(chunks: Directory) -> Iterator[None]:
+    """Be the only collector for the duration of the block; CollectorBusy."""
+    fd = _open_lock(chunks, layout.COLLECTOR_LOCK)
+    try:
+        if not locks.try_exclusive(fd):
+            raise CollectorBusy(chunks.path)
+        yield
+    finally:
+        os.close(fd)
+
+
 class Repository:
     """An open repository whose format this version knows."""
 
@@ -148,7 +160,7 @@ class Repository:
         """Names of all jobs, sorted."""
         found = []
         for name, is_directory in self.base.scan():
-            if is_directory and _is_job_name(name):
+            if is_directory and is_job_name(name):
                 with self.base.enter(name) as directory:
                     if _is_job(directory):
                         found.append(name)
@@ -254,8 +266,9 @@ def create(
             folders = (layout.TEMPORARY, layout.USERS, layout.TRASH, layout.QUARANTINE)
             for folder in (*layout.FANOUT, *folders):
                 durable.make_directory(chunks, folder)
-            if reserve_size and not chunks.has(layout.RESERVE):
-                _write_reserve(chunks, reserve_size)
+            if not chunks.has(layout.RESERVE):
+                reserve.make(chunks, reserve_size)
+            os.close(_open_lock(chunks, layout.COLLECTOR_LOCK))
             durable.sync_directory(chunks)
             durable.sync_directory(base)
             found = layout.StoreFormat(chunk_size=chunk_size, repository=str(uuid4()))
@@ -307,18 +320,6 @@ def _check_place(base: Directory, harmless: Collection[str]) -> None:
         raise RepositoryRefused(base.path, f"{why}; --force makes a repository there all the same")
 
 
-def _write_reserve(chunks: Directory, size: int) -> None:
-    """Really written and incompressible, so that giving it up really frees that much."""
-    file = durable.UnnamedFile(chunks, mode=0o600)
-    try:
-        for at in range(0, size, _RESERVE_PIECE):
-            file.append(os.urandom(min(_RESERVE_PIECE, size - at)))
-        file.sync()
-        file.link(layout.RESERVE)
-    finally:
-        file.close()
-
-
 def _open_lock(directory: Directory, name: str) -> int:
     try:
         return locks.open_lock_file(directory, name)
@@ -326,7 +327,8 @@ def _open_lock(directory: Directory, name: str) -> int:
         raise StorageFailed("open", directory.file_path(name), error.errno or errno.EIO) from error
 
 
-def _is_job_name(name: str) -> bool:
+def is_job_name(name: str) -> bool:
+    """Whether a directory of that name may be a job's."""
     try:
         check_job_name(name)
     except NameRefused:

@@ -9,21 +9,37 @@ The registration is a file in `chunks/users` whose lock the writer holds from be
 name; when the writer dies, the kernel drops the lock, and collection removes what it left in
 `chunks/tmp`.
 
+Collection asks who lives (`living`) and removes what the dead left (`bury`).
+
 Limits: readers need no registration; they hold a lock on the map they use (`maps`).
 """
 
+import errno
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import uuid4
 
 from backy.ground import durable, locks
 from backy.ground.directory import Directory
-from backy.ground.errors import BackyError
+from backy.ground.errors import BackyError, StorageFailed
 from backy.repository import layout
+
+_MAX_NOTE = 4096
+_STRANGER = (errno.ELOOP, errno.EINVAL, errno.ENXIO)
+
+
+class Writer(NamedTuple):
+    """A living writer, as it registered; `job` is empty if its note cannot be read."""
+
+    name: str
+    job: str
+    pid: int
+    since: datetime
 
 
 class User(NamedTuple):
@@ -56,3 +72,108 @@ def registered(chunks: Directory, job: str, since: datetime) -> Iterator[User]:
                     durable.remove(users, name)
         finally:
             file.close()
+
+
+def living(chunks: Directory) -> list[Writer]:
+    """The writers that are registered and alive; writes nothing.
+
+    OSError if a user's file cannot be opened: whoever has it may be alive.
+    """
+    with chunks.enter(layout.USERS) as users:
+        return [writer for name in users.names() if (writer := _look(users, name)) is not None]
+
+
+def bury(chunks: Directory) -> int:
+    """Remove what dead writers left: the number of their files. OSError, StorageFailed.
+
+    A writer may end by itself, and take its things along, at any moment of this.
+    """
+    removed = 0
+    with chunks.enter(layout.USERS) as users, chunks.enter(layout.TEMPORARY) as temporary:
+        # A user's file is there before its folder, so a folder without one belongs to nobody.
+        folders = temporary.names()
+        names = users.names()
+        for name in {*folders, *names}:
+            if not layout.is_uuid(name) or _look(users, name) is not None:
+                continue
+            if name in folders:
+                removed += _empty(temporary, name)
+            if name in names and _is_file(users, name):
+                with _unless_gone():
+                    durable.remove(users, name)
+    return removed
+
+
+def strangers(chunks: Directory) -> list[str]:
+    """Paths of what lies among the users and their folders and belongs to no writer."""
+    with chunks.enter(layout.USERS) as users, chunks.enter(layout.TEMPORARY) as temporary:
+        found = [
+            users.file_path(name)
+            for name in users.names()
+            if not (layout.is_uuid(name) and _is_file(users, name)) and users.has(name)
+        ]
+        # A user's file is there as long as its folder.
+        return found + [
+            temporary.file_path(name)
+            for name in temporary.names()
+            if not (layout.is_uuid(name) and _is_file(users, name)) and temporary.has(name)
+        ]
+
+
+def _look(users: Directory, name: str) -> Writer | None:
+    """The living writer of that name; one whose lock is free, or that has gone, is dead."""
+    try:
+        fd = users.open_file(name)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in _STRANGER:
+            return None
+        raise
+    try:
+        if not locks.is_held(fd):
+            return None
+        try:
+            note = json.loads(os.pread(fd, _MAX_NOTE, 0))
+            return Writer(
+                name, str(note["job"]), int(note["pid"]), datetime.fromisoformat(note["since"])
+            )
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+            return Writer(name, "", 0, datetime.fromtimestamp(os.fstat(fd).st_mtime, UTC))
+    finally:
+        os.close(fd)
+
+
+def _empty(temporary: Directory, name: str) -> int:
+    """Remove a dead writer's folder with its chunk files; other things in it stay, and so does it."""
+    removed = 0
+    try:
+        folder = temporary.enter(name)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    with folder:
+        for file in folder.names():
+            if layout.is_chunk_name(file) and _is_file(folder, file):
+                durable.remove(folder, file)
+                removed += 1
+        if folder.names():
+            return removed
+    with _unless_gone():
+        durable.remove_directory(temporary, name)
+    return removed
+
+
+def _is_file(folder: Directory, name: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(name, dir_fd=folder.fd, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _unless_gone() -> Iterator[None]:
+    try:
+        yield
+    except StorageFailed as error:
+        if error.code != errno.ENOENT:
+            raise

@@ -1,0 +1,371 @@
+"""Collect: give the space back of chunks that no revision needs any more.
+
+    done = collect(repository, SystemClock(), progress)
+    plan = plan_collection(repository, SystemClock(), progress)      only says what it would do
+
+It locks nobody out, and nobody locks it out but another collection (doc/design.md, "Collection"): reap
+and mark; purge the generations of the trash that are ripe by then; condemn what is not marked into a
+new one, and seal it. Killed at any point, it has lost nothing, and the next run goes on.
+
+Limits: space comes back a day after a chunk was condemned, unless `waive_grace`; memory is that of the
+marks. On a nearly full disk the reserve is given up first and made again last.
+"""
+
+import errno
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import islice
+from typing import NamedTuple
+
+from backy.domain import collection as decisions
+from backy.domain.collection import GRACE, Known, Seal
+from backy.domain.marks import WORDS, Marks
+from backy.ground.clock import Clock
+from backy.ground.directory import Directory
+from backy.ground.errors import CollectionStopped, CollectionTooMuch, StorageFailed
+from backy.operation.progress import Progress
+from backy.repository import garbage, layout, marking, remembered, reserve, users
+from backy.repository.garbage import Chunks
+from backy.repository.marking import JobFiles, Stop
+from backy.repository.remembered import Outcome
+from backy.repository.repository import Repository, check_writable_here, collecting
+from backy.repository.users import Writer
+
+# One folder holds a generation, and ext4's end at ten million names.
+A_GENERATION = 1_000_000
+
+
+class Waiting(NamedTuple):
+    """A generation that is not purged yet: until when at least, and the writers that hold it."""
+
+    generation: str
+    sealed_at: datetime
+    ripe_at: datetime
+    writers: tuple[Writer, ...]
+
+
+class Plan(NamedTuple):
+    """What a collection finds: all chunk files of the store, those that nobody needs, and strangers."""
+
+    total: int
+    unneeded: Chunks
+    waiting: tuple[Waiting, ...]
+    foreign: tuple[str, ...]
+
+
+class Collected(NamedTuple):
+    """What a collection did; `left` is how many chunk files stay in the store proper."""
+
+    maps: int
+    left: int
+    condemned: Chunks
+    purged: Chunks
+    rescued: int
+    waiting: tuple[Waiting, ...]
+    foreign: tuple[str, ...]
+
+
+def plan_collection(
+    repository: Repository, clock: Clock, progress: Progress, *, gone: Collection[str] = ()
+) -> Plan:
+    """Mark and count, and change nothing; CollectionStopped, StorageFailed."""
+    with _telling(repository):
+        files = marking.inventory(repository)
+        stops = _unexplained(repository, files, clock.now(), gone)[0]
+        marks = _new_marks()
+        stops += _mark_all(repository, files, marks, progress, gone, spare_unused=True)
+        _refuse(stops)
+        census = _census(repository, marks, progress)
+        waiting = tuple(_look(repository, GRACE))
+        foreign = (*census.foreign, *_strangers(repository.chunks))
+        return Plan(census.total, census.unmarked, waiting, foreign)
+
+
+def collect(
+    repository: Repository,
+    clock: Clock,
+    progress: Progress,
+    *,
+    waive_grace: bool = False,
+    force: bool = False,
+    gone: Collection[str] = (),
+) -> Collected:
+    """Collect; CollectorBusy, CollectionStopped, CollectionTooMuch, StorageFailed.
+
+    `waive_grace` purges what was condemned without waiting for a day, `force` allows more than half of
+    the store to go, and `gone` names jobs and UUIDs that were removed on purpose.
+    """
+    check_writable_here(repository.base)
+    with collecting(repository.chunks), _telling(repository):
+        # A newer version may have set a requirement since we opened.
+        repository.read_format()
+        reserve.give_up(repository.chunks)
+        try:
+            run = _Run(repository, clock, progress, timedelta(0) if waive_grace else GRACE, gone)
+            done = run.collect(force=force)
+        except (CollectionStopped, CollectionTooMuch) as error:
+            stops = (
+                [": ".join(one) for one in error.stops] if isinstance(error, CollectionStopped) else []
+            )
+            outcome = Outcome(at=clock.now(), stopped=tuple(stops) or (error.message,))
+            with suppress(StorageFailed):
+                # What it was given up for did not happen, and backups would fill it.
+                reserve.restore(repository.chunks, roomy=False)
+                remembered.write_outcome(repository.chunks, outcome)
+            raise
+        reserve.restore(repository.chunks)
+        outcome = Outcome(
+            at=clock.now(), chunks=done.left, condemned=done.condemned.files, purged=done.purged.files
+        )
+        remembered.write_outcome(repository.chunks, outcome)
+        return done
+
+
+class _Run:
+    """One collection, with what it adds up."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        clock: Clock,
+        progress: Progress,
+        grace: timedelta,
+        gone: Collection[str],
+    ) -> None:
+        self._repository = repository
+        self._chunks = repository.chunks
+        self._clock = clock
+        self._progress = progress
+        self._grace = grace
+        self._gone = gone
+        self._maps = 0
+        self._purged = Chunks()
+        self._rescued = 0
+        self._foreign: list[str] = []
+
+    def collect(self, *, force: bool) -> Collected:
+        users.bury(self._chunks)
+        self._seal_unsealed()
+        files = marking.inventory(self._repository)
+        remembers = self._remember(files)
+        # Marks that begin after the writers of a generation have ended let it be purged.
+        ripe = self._ripe()
+        marks = self._mark(files)
+        self._purge(ripe, marks)
+        if ripe:
+            # There may be room now for what was none before.
+            self._seal_unsealed()
+        census = _census(self._repository, marks, self._progress)
+        self._foreign += (*census.foreign, *_strangers(self._chunks))
+        if decisions.is_too_much(census.unmarked.files, census.total) and not force:
+            raise CollectionTooMuch(census.unmarked.files, census.total)
+        condemned = self._condemn(marks) if census.unmarked.files else Chunks()
+        del marks
+        ripe = self._ripe() if condemned.files else []
+        if ripe:
+            self._purge(ripe, self._mark(files))
+        if not remembers:
+            # There was no room; what was removed meanwhile must not be in the list.
+            self._remember(marking.inventory(self._repository))
+        waiting = tuple(_look(self._repository, self._grace))
+        left = census.total - condemned.files + self._rescued
+        return Collected(
+            self._maps, left, condemned, self._purged, self._rescued, waiting, tuple(self._foreign)
+        )
+
+    def _seal_unsealed(self) -> None:
+        """Seal what a killed run left, with a census of now; and anew what has no usable seal."""
+        for name in garbage.generations(self._chunks):
+            with garbage.open_generation(self._chunks, name) as generation:
+                try:
+                    self._seal_where_needed(generation)
+                except StorageFailed as error:
+                    # On a full disk it stays unsealed; others may be ripe and give room.
+                    if error.code not in (errno.ENOSPC, errno.EDQUOT):
+                        raise
+
+    def _seal_where_needed(self, generation: garbage.Generation) -> None:
+        now = self._clock.now()
+        try:
+            seal = generation.read_seal()
+        except ValueError:
+            generation.reseal(now, self._living())
+            return
+        if seal is None:
+            generation.sync()
+            generation.seal(now, self._living())
+        elif seal.at > now:
+            # Made while the clock was wrong, it would wait for that day to come.
+            generation.reseal(now, self._living())
+
+    def _living(self) -> list[str]:
+        return [writer.name for writer in users.living(self._chunks)]
+
+    def _remember(self, files: dict[str, JobFiles]) -> bool:
+        """Refuse what vanished unexplained, and write down what is there; False for want of room."""
+        stops, known = _unexplained(self._repository, files, self._clock.now(), self._gone)
+        written = known is None or remembered.write_known(self._chunks, known, complete=not stops)
+        _refuse(stops)
+        return written
+
+    def _ripe(self) -> list[str]:
+        living = self._living()
+        now = self._clock.now()
+        found = []
+        for name in garbage.generations(self._chunks):
+            seal = _seal_of(self._repository, name)
+            if seal is not None and decisions.is_ripe(seal, living, now, self._grace):
+                found.append(name)
+        return found
+
+    def _mark(self, files: dict[str, JobFiles]) -> Marks:
+        """Reap, then mark, job by job; CollectionStopped."""
+        for name in marking.directories(self._repository):
+            with self._repository.base.enter(name) as job:
+                spared = files[name].committed if name in files else ()
+                has_writer = partial(_has_writer, self._repository, name)
+                self._maps += marking.reap(job, spared, has_writer, self._gone)
+        marks = _new_marks()
+        _refuse(_mark_all(self._repository, files, marks, self._progress, self._gone))
+        return marks
+
+    def _purge(self, names: list[str], marks: Marks) -> None:
+        for name in names:
+            with garbage.open_generation(self._chunks, name) as generation:
+                done = generation.purge(marks)
+            self._purged = Chunks(
+                self._purged.files + done.removed.files, self._purged.bytes + done.removed.bytes
+            )
+            self._rescued += done.rescued
+            self._foreign += done.foreign
+
+    def _condemn(self, marks: Marks) -> Chunks:
+        files = size = 0
+        names = garbage.unmarked(self._chunks, marks)
+        while portion := list(islice(names, A_GENERATION)):
+            with garbage.new_generation(self._chunks) as generation:
+                size += sum(map(generation.condemn, portion))
+                generation.sync()
+                # The census comes last: who registers from here on finds none of these chunks.
+                generation.seal(self._clock.now(), self._living())
+            files += len(portion)
+        return Chunks(files, size)
+
+
+def _unexplained(
+    repository: Repository, files: dict[str, JobFiles], now: datetime, gone: Collection[str]
+) -> tuple[list[Stop], Known | None]:
+    """What vanished since the last run, and what to remember now; None where that is not known."""
+    try:
+        before = remembered.read_known(repository.chunks)
+    except ValueError as error:
+        path = repository.chunks.file_path(layout.KNOWN)
+        return [
+            Stop(
+                path,
+                f"the list of known revisions is damaged ({error}); remove it once all jobs are there",
+            )
+        ], None
+    present = {name: found.present for name, found in files.items()}
+    missing = decisions.vanished(before, present, now, gone)
+    stops = []
+    for one in missing:
+        where = repository.base.file_path(one.job)
+        if one.since is None:
+            why = f"{len(one.uuids)} of its revisions went without 'forget', the first is {one.uuids[0]}"
+        else:
+            why = f"the job's directory is gone, and with it revisions ({len(one.uuids)})"
+        stops.append(Stop(where, why))
+    committed = {name: found.committed for name, found in files.items()}
+    return stops, decisions.still_known(committed, missing)
+
+
+def _new_marks() -> Marks:
+    return Marks(word=os.urandom(1)[0] % WORDS)
+
+
+def _mark_all(
+    repository: Repository,
+    files: dict[str, JobFiles],
+    marks: Marks,
+    progress: Progress,
+    gone: Collection[str],
+    *,
+    spare_unused: bool = False,
+) -> list[Stop]:
+    """Mark the maps of all jobs that are there now, which may be more than in `files`.
+
+    With `spare_unused` maps that would be reaped do not count.
+    """
+    stops: list[Stop] = []
+    names = marking.directories(repository)
+    progress.begin("mark", len(names), "jobs")
+    try:
+        for name in names:
+            with repository.base.enter(name) as job:
+                unused: set[str] = set()
+                if spare_unused and name in files:
+                    for orphan in marking.orphans(job, files[name].committed, gone):
+                        if marking.is_unused(job, orphan):
+                            unused.update(orphan.maps)
+                stops += marking.mark(job, marks, unused, gone)
+            progress.advance(1)
+    finally:
+        progress.end()
+    return stops
+
+
+def _census(repository: Repository, marks: Marks, progress: Progress) -> garbage.Census:
+    progress.begin("look for garbage", len(layout.FANOUT), "folders")
+    try:
+        return garbage.take_census(repository.chunks, marks, progress.advance)
+    finally:
+        progress.end()
+
+
+def _look(repository: Repository, grace: timedelta) -> Iterator[Waiting]:
+    """The sealed generations, and what they wait for."""
+    living = {writer.name: writer for writer in users.living(repository.chunks)}
+    for name in garbage.generations(repository.chunks):
+        seal = _seal_of(repository, name)
+        if seal is not None:
+            holders = tuple(living[one] for one in seal.writers if one in living)
+            yield Waiting(name, seal.at, seal.at + grace, holders)
+
+
+def _seal_of(repository: Repository, name: str) -> Seal | None:
+    try:
+        with garbage.open_generation(repository.chunks, name) as generation:
+            return generation.read_seal()
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _has_writer(repository: Repository, job: str) -> bool:
+    return any(writer.job in ("", job) for writer in users.living(repository.chunks))
+
+
+def _strangers(chunks: Directory) -> list[str]:
+    """Files of others in the folders that collection removes from, beside those among the chunks."""
+    return garbage.strangers(chunks) + users.strangers(chunks)
+
+
+def _refuse(stops: list[Stop]) -> None:
+    if stops:
+        raise CollectionStopped(tuple((one.where, one.why) for one in stops))
+
+
+@contextmanager
+def _telling(repository: Repository) -> Iterator[None]:
+    """A folder that cannot be listed or read ends the run with one sentence."""
+    try:
+        yield
+    except OSError as error:
+        # Most files are opened by a name relative to their folder, and folders listed by a number.
+        name = error.filename if isinstance(error.filename, str) else ""
+        base = repository.base.path
+        path = name if name.startswith("/") else f"{name} in {base}" if name else base
+        raise StorageFailed("read", path, error.errno or 0) from error

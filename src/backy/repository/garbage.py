@@ -1,0 +1,265 @@
+"""The trash: condemning chunks that nobody needs, and purging them when nobody can need them any more.
+
+A chunk goes in two steps (doc/design.md, "Collection"). It is *condemned* by a rename into a new
+generation of the trash, where readers still find it and writers do not look. When all are in, the
+generation is *sealed* with a census of the writers that live at that moment. It is *purged* when they
+have ended, against marks made after that: what is marked by then is linked back first.
+
+    generation = new_generation(chunks)
+    generation.condemn(name) …; generation.seal(now, living)
+    generation.purge(marks)
+
+Limits: who calls decides (`domain.collection`) and marks (`marking`); here it is carried out. Files
+that backy did not write stay where they are.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import NamedTuple, Self
+from uuid import uuid4
+
+import msgspec
+
+from backy.domain import sealed
+from backy.domain.collection import Seal
+from backy.domain.marks import Marks
+from backy.ground import durable
+from backy.ground.directory import Directory
+from backy.repository import layout
+
+_MAX_SEAL = 1 << 20
+_NO_SEAL = (errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EFBIG)
+
+
+class Chunks(NamedTuple):
+    """Numbers of chunk files and their bytes."""
+
+    files: int = 0
+    bytes: int = 0
+
+
+class Purged(NamedTuple):
+    """What became of a generation."""
+
+    removed: Chunks
+    rescued: int
+    foreign: tuple[str, ...]  # paths of files that are not ours, which keep the generation's folder
+
+
+class Census(NamedTuple):
+    """The chunk files of the store proper: how many there are, and which nobody needs."""
+
+    total: int
+    unmarked: Chunks
+    foreign: tuple[str, ...]
+
+
+def take_census(chunks: Directory, marks: Marks, advance: Callable[[int], None]) -> Census:
+    """Count all files of the store proper; `advance` is told of each folder."""
+    total = files = size = 0
+    foreign: list[str] = []
+    for prefix in layout.FANOUT:
+        with chunks.enter(prefix) as folder:
+            names = os.listdir(folder.fd)
+            total += len(names)
+            for name in names:
+                if _is_marked(name, marks):
+                    continue
+                found = _chunk_file(folder, name) if name[:2] == prefix else None
+                if found is not None:
+                    files += 1
+                    size += found.st_blocks * 512
+                else:
+                    foreign.append(folder.file_path(name))
+        advance(1)
+    return Census(total - len(foreign), Chunks(files, size), tuple(foreign))
+
+
+def unmarked(chunks: Directory, marks: Marks) -> Iterator[str]:
+    """Names of the store's files that nobody needs: deltas first, then the bases they lean on."""
+    for deltas in (True, False):
+        for prefix in layout.FANOUT:
+            with chunks.enter(prefix) as folder:
+                for name in os.listdir(folder.fd):
+                    if ("." in name) != deltas or _is_marked(name, marks):
+                        continue
+                    if name[:2] == prefix and _chunk_file(folder, name) is not None:
+                        yield name
+
+
+def new_generation(chunks: Directory) -> "Generation":
+    """Make an empty, unsealed generation."""
+    with chunks.enter(layout.TRASH) as trash:
+        name = str(uuid4())
+        durable.make_directory(trash, name)
+        # What is moved into it must not go with its name.
+        durable.sync_directory(trash)
+        return Generation(chunks, trash.enter(name), name)
+
+
+def generations(chunks: Directory) -> list[str]:
+    """Names of all generations; other things in the trash are somebody else's."""
+    return _in_trash(chunks)[0]
+
+
+def strangers(chunks: Directory) -> list[str]:
+    """Paths of what is in the trash and no generation."""
+    return _in_trash(chunks)[1]
+
+
+def _in_trash(chunks: Directory) -> tuple[list[str], list[str]]:
+    ours, others = [], []
+    with chunks.enter(layout.TRASH) as trash:
+        for name, is_directory in sorted(trash.scan()):
+            if is_directory and layout.is_uuid(name):
+                ours.append(name)
+            else:
+                others.append(trash.file_path(name))
+    return ours, others
+
+
+class Generation:
+    """An open generation of the trash."""
+
+    def __init__(self, chunks: Directory, folder: Directory, name: str) -> None:
+        """`new_generation` or `open_generation` is the way to get one."""
+        self.name = name
+        self._chunks = chunks
+        self._folder = folder
+        self._open = ExitStack()
+        self._open.callback(folder.close)
+        self._stored: dict[str, Directory] = {}
+
+    def condemn(self, name: str) -> int:
+        """Take a chunk file out of the store proper: its bytes. Only into an unsealed generation."""
+        prefix = name[:2]
+        if prefix not in self._stored:
+            self._stored[prefix] = self._open.enter_context(self._chunks.enter(prefix))
+        stored = self._stored[prefix]
+        size = os.stat(name, dir_fd=stored.fd, follow_symlinks=False).st_blocks * 512
+        durable.move(stored, name, self._folder, name)
+        return size
+
+    def seal(self, now: datetime, living: Collection[str]) -> Seal:
+        """Note the writers that live, after everything in it has become durable. Never twice.
+
+        `living` is evaluated by the caller after the last `condemn`.
+        """
+        found = Seal(at=now, writers=tuple(sorted(living)))
+        durable.publish(self._folder, layout.SEALED, sealed.seal(msgspec.json.encode(found)))
+        durable.sync_directory(self._folder)
+        return found
+
+    def sync(self) -> None:
+        """Make what was condemned so far lasting, also by a run that was killed, before the census.
+
+        The new names first, so that no chunk is ever without one.
+        """
+        durable.sync_directory(self._folder)
+        for prefix in sorted({name[:2] for name in self._names()}):
+            with self._chunks.enter(prefix) as stored:
+                durable.sync_directory(stored)
+
+    def reseal(self, now: datetime, living: Collection[str]) -> Seal:
+        """Seal anew, where the seal cannot be read or comes from a future that did not happen."""
+        durable.remove(self._folder, layout.SEALED)
+        return self.seal(now, living)
+
+    def read_seal(self) -> Seal | None:
+        """The seal; None if it has none. ValueError if it cannot be read."""
+        try:
+            content = self._folder.read(layout.SEALED, _MAX_SEAL)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno in _NO_SEAL:
+                raise ValueError("it is not a seal") from error
+            raise
+        try:
+            seal = msgspec.json.decode(sealed.unseal(content), type=Seal)
+        except msgspec.DecodeError as error:
+            raise ValueError(str(error)) from error
+        return msgspec.structs.replace(seal, at=seal.at.astimezone(UTC))
+
+    def purge(self, marks: Marks) -> Purged:
+        """Link back what is marked, make that last, then remove what this folder itself holds.
+
+        The seal goes last: a purge that was cut short leaves a sealed generation with less in it.
+        """
+        rescued = self._link_back(marks)
+        removed, foreign = self._remove_all()
+        if not foreign:
+            durable.remove(self._folder, layout.SEALED)
+            with self._chunks.enter(layout.TRASH) as trash:
+                durable.remove_directory(trash, self.name)
+        return Purged(removed, rescued, foreign)
+
+    def _link_back(self, marks: Marks) -> int:
+        marked = rescued = 0
+        # Opened before the first link: a sync tells an error only to those who were there.
+        fd = os.dup(self._folder.fd)
+        try:
+            for name in self._names():
+                if _is_marked(name, marks):
+                    marked += 1
+                    with self._chunks.enter(name[:2]) as stored:
+                        rescued += durable.link(self._folder, name, stored, name)
+            if marked:
+                # Also where the name was taken: it may be that of a writer who has not synced it yet.
+                durable.sync_all(fd, self._chunks.path)
+        finally:
+            os.close(fd)
+        return rescued
+
+    def _remove_all(self) -> tuple[Chunks, tuple[str, ...]]:
+        files = size = 0
+        names = self._names()
+        for name in names:
+            found = os.stat(name, dir_fd=self._folder.fd, follow_symlinks=False)
+            durable.remove(self._folder, name)
+            if found.st_nlink == 1:
+                files += 1
+                size += found.st_blocks * 512
+        foreign = {*self._folder.names()} - {layout.SEALED}
+        return Chunks(files, size), tuple(self._folder.file_path(name) for name in sorted(foreign))
+
+    def _names(self) -> list[str]:
+        return [name for name in self._folder.names() if _chunk_file(self._folder, name) is not None]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open.close()
+
+
+def open_generation(chunks: Directory, name: str) -> Generation:
+    """A generation that is there."""
+    with chunks.enter(layout.TRASH) as trash:
+        return Generation(chunks, trash.enter(name), name)
+
+
+def _is_marked(name: str, marks: Marks) -> bool:
+    """Whether it stays; asked first, being cheaper than what `_chunk_file` asks."""
+    try:
+        return name in marks
+    except ValueError:
+        return False
+
+
+def _chunk_file(folder: Directory, name: str) -> os.stat_result | None:
+    """What a chunk's file is like; None for somebody else's file, link or directory."""
+    if not layout.is_chunk_name(name):
+        return None
+    found = os.stat(name, dir_fd=folder.fd, follow_symlinks=False)
+    return found if stat.S_ISREG(found.st_mode) else None

@@ -1,0 +1,96 @@
+"""T7, F15: gc gives space back on a disk without a free byte, and afterwards the backup passes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from crashsite import Runner, noise, tell
+from loopdisk import mounted
+from test_full_disk import FullScene, check_went_well
+
+from backy.ground.directory import Directory
+from backy.repository import reserve
+
+# Enough for a rename of every chunk on each of the three file systems; the real one has 64 MiB.
+RESERVE = 16 << 20
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[Runner]:
+    """A fork server for this file."""
+    with Runner() as one:
+        yield one
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    # A btrfs whose metadata is full of names refuses every rename; there one block is left.
+    ("kind", "leave"),
+    [("xfs", 0), ("ext4", 0), ("btrfs", 4096)],
+)
+def test_gc_runs_without_a_free_byte(
+    tmp_path: Path, runner: Runner, capsys: pytest.CaptureFixture[str], kind: str, leave: int
+) -> None:
+    """It gives up the reserve, frees what was forgotten, and a backup that did not fit fits."""
+    with mounted(tmp_path, kind, 300 << 20) as disk:
+        scene = FullScene(disk, "site", tmp_path, runner)
+        (scene.site.chunks / "reserve").unlink()
+        with Directory.open(str(scene.site.chunks)) as chunks:
+            reserve.make(chunks, RESERVE)
+        image = tmp_path / "image.raw"
+        image.write_bytes(noise(8, 24 << 20))
+        large = scene.backup()
+        image.write_bytes(noise(3, 12 << 20))
+        kept = list(scene.images)[-2]
+        with disk.filled(leave):
+            assert scene.run("backup", "daily").code == 1
+            forget = scene.run("forget", "-r", large)
+            check_went_well(forget)
+            del scene.images[large]
+
+            gc = scene.run("gc", "--now", "--force")
+
+            check_went_well(gc)
+            scene.check_readers()
+            assert not (scene.site.chunks / "reserve").exists()
+            assert [] == list((scene.site.chunks / "trash").iterdir())
+            again = scene.run("backup", "daily")
+            check_went_well(again)
+            assert kept in scene.listed()
+        scene.images[scene.listed()[-1]] = image.read_bytes()
+        check_went_well(scene.run("gc"))
+        assert reserve_size(scene) == 64 << 20
+        scene.check_readers()
+    tell(capsys, f"{kind} without a free byte: gc freed 24 MiB, the backup passed")
+
+
+def reserve_size(scene: FullScene) -> int:
+    """Bytes that the reserve really takes."""
+    return (scene.site.chunks / "reserve").stat().st_blocks * 512
+
+
+@pytest.mark.root
+@pytest.mark.torture
+@pytest.mark.parametrize("kind", ["xfs", "ext4", "btrfs"])
+def test_fifty_fillings_beside_gc_lose_nothing(
+    tmp_path: Path, runner: Runner, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """Whatever is left, gc ends well or says why, and nothing that was backed up is touched."""
+    ended = 0
+    with mounted(tmp_path, kind, 300 << 20) as disk:
+        scene = FullScene(disk, "site", tmp_path, runner)
+        for number in range(50):
+            (tmp_path / "image.raw").write_bytes(noise(100 + number, 6 << 20))
+            large = scene.backup()
+            with disk.filled(number * (8 << 20) // 50):
+                check_went_well(scene.run("forget", "-r", large))
+                del scene.images[large]
+                gc = scene.run("gc", "--now", "--force")
+                if gc.ended_well:
+                    ended += 1
+                else:
+                    gc.check_says_why()
+                scene.check_readers()
+            check_went_well(scene.run("gc", "--now", "--force"))
+            scene.check_readers()
+    tell(capsys, f"{kind}: 50 fillings beside gc, {ended} ended well: 0 lost")
