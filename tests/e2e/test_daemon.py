@@ -2,10 +2,14 @@
 
 import os
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import yaml
 
+from backy.ground.directory import Directory
+from backy.repository import remembered
+from backy.repository.remembered import Outcome
 from scheduled import Scheduled, ended
 
 
@@ -44,6 +48,47 @@ def test_a_killed_child_is_a_failure_that_is_tried_again(tmp_path: Path) -> None
         daemon.request("vm0")
         daemon.wait_for("backup finished", job="vm0")
         assert 1 == daemon.revisions("vm0")
+
+
+def test_collection_runs_for_the_whole_repository(tmp_path: Path) -> None:
+    """As a child of the scheduler, once it is due, beside the jobs."""
+    with Scheduled(tmp_path) as daemon:
+        daemon.client("runall")
+        for _ in daemon.names:
+            daemon.wait_for("backup finished")
+        daemon.end(signal.SIGTERM)
+        assert 0 == daemon.backy("-b", str(daemon.base / "vm0"), "forget", "-r", "0").returncode
+        with Directory.open(str(daemon.base / "chunks")) as chunks:
+            assert remembered.read_outcome(chunks) is None
+            remembered.write_outcome(chunks, Outcome(at=datetime(2026, 1, 1, tzinfo=UTC)))
+            daemon.start()
+            daemon.wait_for("collection finished")
+
+            outcome = remembered.read_outcome(chunks)
+
+        assert outcome is not None
+        assert datetime.now(UTC) - outcome.at < timedelta(minutes=1)
+        assert [] == list((daemon.base / "vm0").glob("*.map"))
+
+
+def test_a_collection_that_stops_is_told(tmp_path: Path) -> None:
+    """In the log, and by check."""
+    with Scheduled(tmp_path) as daemon:
+        daemon.request("vm0")
+        daemon.wait_for("backup finished", job="vm0")
+        daemon.end(signal.SIGTERM)
+        (record,) = (daemon.base / "vm0").glob("*.rev")
+        record.unlink()
+        with Directory.open(str(daemon.base / "chunks")) as chunks:
+            remembered.write_outcome(chunks, Outcome(at=datetime(2026, 1, 1, tzinfo=UTC)))
+        daemon.start()
+
+        failed = daemon.wait_for("collection failed")
+
+        assert "its record is gone" in failed["error"]
+        check = daemon.backy("check")
+        assert 2 == check.returncode
+        assert "garbage collection is stopped" in check.stdout
 
 
 def test_children_die_with_a_killed_scheduler_and_the_next_one_works(tmp_path: Path) -> None:

@@ -62,9 +62,9 @@ def test_global_configuration_is_read() -> None:
 @pytest.mark.parametrize("text", ["{}", "global: {}", "global:", "jobs: {}", "schedules: {}\njobs: {}"])
 def test_missing_settings_have_their_defaults(text: str) -> None:
     """What is not said is /srv/backy, lz4, one worker and no callbacks."""
-    assert GlobalConfig("/srv/backy", parse_codec("lz4"), 1, None, None, ()) == parse_global(
-        text, "backy.conf"
-    )
+    expected = GlobalConfig("/srv/backy", parse_codec("lz4"), 1, None, None, 86400, ())
+
+    assert expected == parse_global(text, "backy.conf")
 
 
 def test_file_of_version_2_5_loads_unchanged() -> None:

@@ -1,13 +1,23 @@
 """The verdict of `check`: the worst state wins, and what jobs say cannot break the line."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from backy.domain.health import Finding, JobHealth, Report, State, assess, unknown
+from backy.domain.health import (
+    Finding,
+    HeldTrash,
+    JobHealth,
+    Report,
+    State,
+    assess,
+    judge_collection,
+    unknown,
+)
 from backy.domain.sla import START, Figures, Sla, judge
 
 DAY = 86_400.0
+NOW = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
 
 
 def healthy(job: str, *, age: float = 3600.0, warnings: tuple[str, ...] = ()) -> JobHealth:
@@ -169,3 +179,24 @@ def test_job_without_a_schedule_is_never_late() -> None:
 
     assert State.OK is report.state
     assert "inf" not in report.line
+
+
+def test_a_stopped_collection_is_critical() -> None:
+    """With each reason; nothing is lost meanwhile, but the disk fills."""
+    found = judge_collection(["/srv/backy/vm: it is gone", "why"], [], NOW)
+
+    assert [State.CRITICAL] * 2 == [one.state for one in found]
+    assert "garbage collection is stopped: /srv/backy/vm: it is gone" == found[0].text
+
+
+@pytest.mark.parametrize(("hours", "told"), [(47.9, False), (48, True)])
+def test_a_writer_that_holds_the_trash_for_two_days_is_told(hours: float, told: bool) -> None:
+    """It hangs, or was stopped; the check names it."""
+    held = [HeldTrash(NOW - timedelta(hours=hours), "vm (pid 7)")]
+
+    found = judge_collection([], held, NOW)
+
+    assert told == bool(found)
+    assert all(one.state is State.WARNING and "vm (pid 7)" in one.text for one in found)
+    report = assess([], [], found, daemon_alive=True)
+    assert (State.WARNING if told else State.OK) is report.state

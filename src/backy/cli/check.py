@@ -9,12 +9,22 @@ from backy.cli.edge import printable
 from backy.cli.options import Options, pass_options
 from backy.cli.render import json
 from backy.daemon.prepare import daemon_runs
-from backy.domain.health import Finding, JobHealth, Report, assess, unknown
+from backy.domain.health import (
+    Finding,
+    HeldTrash,
+    JobHealth,
+    Report,
+    assess,
+    judge_collection,
+    unknown,
+)
 from backy.domain.settings import DEFAULT_FILE, Settings
 from backy.domain.sla import judge, smallest_interval
 from backy.ground.clock import SystemClock
 from backy.ground.errors import BackyError
+from backy.operation.collect import look_into_trash
 from backy.operation.survey import Surveyed, survey
+from backy.repository import remembered
 from backy.repository.repository import Repository
 
 
@@ -66,9 +76,21 @@ def _report(options: Options) -> Report:
     changed = os.stat(options.config or DEFAULT_FILE).st_mtime
     with Repository.open(base) as repository:
         found = survey(repository, settings.jobs, now)
+        store = _store(repository, now)
     jobs = _jobs(settings, found, datetime.fromtimestamp(changed, UTC), now)
     mistakes = [f"{one.key}: {one.why}" for one in settings.faults]
-    return assess(jobs, mistakes, daemon_alive=daemon_runs(base))
+    return assess(jobs, mistakes, store, daemon_alive=daemon_runs(base))
+
+
+def _store(repository: Repository, now: datetime) -> list[Finding]:
+    """What there is to tell about the repository as a whole."""
+    outcome = remembered.read_outcome(repository.chunks)
+    held = [
+        HeldTrash(one.sealed_at, f"{writer.job or 'a writer'} (pid {writer.pid})")
+        for one in look_into_trash(repository)
+        for writer in one.writers
+    ]
+    return judge_collection(outcome.stopped if outcome is not None else (), held, now)
 
 
 def _jobs(

@@ -13,14 +13,14 @@ import contextlib
 import signal
 from collections import Counter
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import uuid4
 
 import yaml
 
+from backy.daemon import chores, workers
 from backy.daemon import jobs as rules
-from backy.daemon import workers
 from backy.daemon.jobs import ScheduledJob, Status
 from backy.daemon.notify import Notifier
 from backy.daemon.prepare import prepare
@@ -31,6 +31,7 @@ from backy.ground.clock import Clock
 from backy.ground.errors import BackyError, JobMissing
 from backy.operation.survey import Surveyed, survey, survey_job
 from backy.repository import history as histories
+from backy.repository import remembered
 from backy.repository.repository import Repository
 
 _LONGEST_WAIT = 10.0
@@ -80,6 +81,10 @@ class Service:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         # Of jobs that were changed while they ran: their successors wait until these have ended.
         self._ending: set[asyncio.Task[None]] = set()
+        self._chore: asyncio.Task[None] | None = None
+        self._chores_ended: dict[str, chores.Last] = {}
+        if (outcome := remembered.read_outcome(repository.chunks)) is not None:
+            self._chores_ended["collection"] = chores.Last(outcome.at, failed=bool(outcome.stopped))
         self._wake = asyncio.Event()
         self._stopping = False
         self._adopt(settings)
@@ -99,6 +104,7 @@ class Service:
             self._notifier.send("STOPPING=1")
             heartbeat.cancel()
             running = [*self._tasks.values(), *self._ending]
+            running += [self._chore] if self._chore is not None else []
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
@@ -215,6 +221,7 @@ class Service:
             wall, mono = now, later
             for name in self.round():
                 self._start(name)
+            self._start_chore(now)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._until_next(now))
 
@@ -226,6 +233,33 @@ class Service:
             if job.running is None and job.run.at > now
         ]
         return min(max(min(ahead, default=_LONGEST_WAIT), _SHORTEST_WAIT), _LONGEST_WAIT)
+
+    def _start_chore(self, now: datetime) -> None:
+        """Start what is due for the whole repository, one at a time."""
+        if self._chore is not None:
+            return
+        interval = timedelta(seconds=self.settings.general.gc_interval)
+        known = [chores.Chore("collection", ("gc",), interval)]
+        chore = chores.due(known, self._chores_ended, self.started_at, now)
+        if chore is not None:
+            self._chore = asyncio.create_task(self._do_chore(chore), name=chore.name)
+
+    async def _do_chore(self, chore: chores.Chore) -> None:
+        task = str(uuid4())
+        self._log.info(f"{chore.name} started", task=task)
+        words = [*workers.command(), "-q", "-b", self.repository.base.path, *chore.words]
+        try:
+            ended = await workers.run_child(words, task)
+        except OSError as error:
+            ended = workers.Ended(1, f"it could not be started: {error}")
+        if ended.code == 0:
+            self._log.info(f"{chore.name} finished", task=task)
+        else:
+            why = ended.said or f"it ended with code {ended.code}"
+            self._log.error(f"{chore.name} failed", error=why, task=task)
+        self._chores_ended[chore.name] = chores.Last(self._clock.now(), failed=ended.code != 0)
+        self._chore = None
+        self._wake.set()
 
     def _start(self, name: str) -> None:
         job = self.jobs[name]
@@ -285,7 +319,7 @@ class Service:
             return
         try:
             given = await asyncio.to_thread(self._history_text, name)
-            ended = await workers.run_program([program, name], given)
+            ended = await workers.run_program([program, name], task, given)
         except (OSError, BackyError) as error:
             self._log.error("callback failed", job=name, error=str(error), task=task)
             return

@@ -42,6 +42,7 @@ GLOBAL_KEYS = (
     "worker-limit",
     "backup-completed-callback",
     "backup-failed-callback",
+    "gc-interval",
 )
 GLOBAL_LEGACY = ("status-file", "status-interval", "telnet-addrs", "telnet-port")
 SOURCE_LEGACY = ("cow", "backend")
@@ -57,6 +58,7 @@ class GlobalConfig(NamedTuple):
     worker_limit: int = 1
     completed_callback: str | None = None
     failed_callback: str | None = None
+    gc_interval: int = 86400
     legacy: tuple[str, ...] = ()
 
 
@@ -100,6 +102,7 @@ def parse_global_section(section: Mapping[str, object], file: str) -> GlobalConf
         _worker_limit(section.get("worker-limit", 1), file),
         _program(section, "backup-completed-callback", file),
         _program(section, "backup-failed-callback", file),
+        _gc_interval(section.get("gc-interval", "1d"), file),
         legacy,
     )
 
@@ -123,6 +126,13 @@ def _worker_limit(found: object, file: str) -> int:
         why = f"{shown(found)} is not a number of 1 to {MAX_WORKERS}"
         raise ConfigError(file, "global.worker-limit", why)
     return found
+
+
+def _gc_interval(found: object, file: str) -> int:
+    try:
+        return _interval(found)
+    except ValueError as error:
+        raise ConfigError(file, "global.gc-interval", str(error)) from error
 
 
 def _program(section: Mapping[str, object], name: str, file: str) -> str | None:

@@ -12,10 +12,13 @@ Limits: pure; `operation.survey` reads the histories.
 
 import enum
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from backy.domain.sla import Sla
 from backy.ground.units import format_duration
+
+HELD_TOO_LONG = timedelta(days=2)
 
 
 class State(enum.IntEnum):
@@ -53,9 +56,16 @@ class Report(NamedTuple):
     findings: tuple[Finding, ...]
 
 
-def assess(jobs: Sequence[JobHealth], mistakes: Sequence[str], *, daemon_alive: bool) -> Report:
-    """Judge all jobs, the configuration's mistakes and the scheduler together."""
+def assess(
+    jobs: Sequence[JobHealth],
+    mistakes: Sequence[str],
+    store: Sequence[Finding] = (),
+    *,
+    daemon_alive: bool,
+) -> Report:
+    """Judge all jobs, the configuration's mistakes, the store and the scheduler together."""
     findings = [Finding(State.CRITICAL, None, f"configuration: {one}") for one in mistakes]
+    findings += store
     if not daemon_alive:
         findings.append(
             Finding(State.CRITICAL, None, "the scheduler does not run: nothing is backed up")
@@ -79,6 +89,27 @@ def assess(jobs: Sequence[JobHealth], mistakes: Sequence[str], *, daemon_alive: 
     oldest = max((max(one.sla.age, 0) for one in jobs), default=0.0)
     data = f"jobs={len(jobs)} late={len(late)} oldest={oldest:.0f}s"
     return Report(state, f"{state.name}: {_summary(jobs, findings)} | {data}", tuple(findings))
+
+
+class HeldTrash(NamedTuple):
+    """Condemned chunks that wait for a writer: since when, and who it is, in words."""
+
+    since: datetime
+    writer: str
+
+
+def judge_collection(stopped: Sequence[str], held: Sequence[HeldTrash], now: datetime) -> list[Finding]:
+    """What is to be told about garbage collection: why it stopped, and who holds the trash for long."""
+    findings = [
+        Finding(State.CRITICAL, None, f"garbage collection is stopped: {one}") for one in stopped
+    ]
+    for one in held:
+        age = now - one.since
+        if age >= HELD_TOO_LONG:
+            ago = format_duration(age.total_seconds())
+            text = f"{one.writer} keeps garbage from going since {ago}: does it hang?"
+            findings.append(Finding(State.WARNING, None, text))
+    return findings
 
 
 def unknown(why: str) -> Report:

@@ -79,7 +79,7 @@ def plan_collection(
         stops += _mark_all(repository, files, marks, progress, gone, spare_unused=True)
         _refuse(stops)
         census = _census(repository, marks, progress)
-        waiting = tuple(_look(repository, GRACE))
+        waiting = tuple(look_into_trash(repository, GRACE))
         foreign = (*census.foreign, *_strangers(repository.chunks))
         return Plan(census.total, census.unmarked, waiting, foreign)
 
@@ -159,6 +159,7 @@ class _Run:
             # There may be room now for what was none before.
             self._seal_unsealed()
         census = _census(self._repository, marks, self._progress)
+        rescued = self._rescued  # which the census has counted
         self._foreign += (*census.foreign, *_strangers(self._chunks))
         if decisions.is_too_much(census.unmarked.files, census.total) and not force:
             raise CollectionTooMuch(census.unmarked.files, census.total)
@@ -170,8 +171,8 @@ class _Run:
         if not remembers:
             # There was no room; what was removed meanwhile must not be in the list.
             self._remember(marking.inventory(self._repository))
-        waiting = tuple(_look(self._repository, self._grace))
-        left = census.total - condemned.files + self._rescued
+        waiting = tuple(look_into_trash(self._repository, self._grace))
+        left = census.total - condemned.files + self._rescued - rescued
         return Collected(
             self._maps, left, condemned, self._purged, self._rescued, waiting, tuple(self._foreign)
         )
@@ -326,7 +327,7 @@ def _census(repository: Repository, marks: Marks, progress: Progress) -> garbage
         progress.end()
 
 
-def _look(repository: Repository, grace: timedelta) -> Iterator[Waiting]:
+def look_into_trash(repository: Repository, grace: timedelta = GRACE) -> Iterator[Waiting]:
     """The sealed generations, and what they wait for."""
     living = {writer.name: writer for writer in users.living(repository.chunks)}
     for name in garbage.generations(repository.chunks):

@@ -1,0 +1,48 @@
+"""Chores: what the scheduler does for the repository as a whole, one at a time, beside the jobs.
+
+    due(CHORES, last, since, now)      the chore to start now, or None
+
+Collection gives the space back that expiry has freed. A chore is due an interval after it last ended,
+by the host's clock; one that never ran waits until the scheduler has been up for an hour, so that a
+restart is no storm, and one that failed for another hour.
+
+Limits: pure; `service` runs them.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+FIRST_AFTER = timedelta(hours=1)
+RETRY_AFTER = timedelta(hours=1)
+
+
+class Chore(NamedTuple):
+    """A command for the whole repository, and how often it is due."""
+
+    name: str
+    words: tuple[str, ...]
+    interval: timedelta
+
+
+class Last(NamedTuple):
+    """When a chore last ended, and whether it failed."""
+
+    at: datetime
+    failed: bool = False
+
+
+def due(
+    chores: Sequence[Chore], last: Mapping[str, Last], since: datetime, now: datetime
+) -> Chore | None:
+    """The chore that is due for the longest; `since` is the start of the scheduler."""
+    ahead = [(_next(chore, last.get(chore.name), since, now), chore) for chore in chores]
+    ripe = [one for one in ahead if one[0] <= now]
+    return min(ripe, key=lambda one: one[0])[1] if ripe else None
+
+
+def _next(chore: Chore, last: Last | None, since: datetime, now: datetime) -> datetime:
+    if last is None:
+        return since + FIRST_AFTER
+    # An end in the future was noted while the clock was wrong: it counts as now.
+    return min(last.at, now) + (min(RETRY_AFTER, chore.interval) if last.failed else chore.interval)

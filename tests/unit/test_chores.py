@@ -1,0 +1,51 @@
+"""What the scheduler does for the whole repository: when it is due, and when it is not."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backy.daemon.chores import FIRST_AFTER, RETRY_AFTER, Chore, Last, due
+
+NOW = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
+DAY = timedelta(days=1)
+GC = Chore("collection", ("gc",), DAY)
+OTHER = Chore("other", ("other",), 7 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("last", "up", "is_due"),
+    [
+        (None, FIRST_AFTER - timedelta(seconds=1), False),
+        (None, FIRST_AFTER, True),
+        (Last(NOW - DAY), timedelta(0), True),
+        (Last(NOW - DAY + timedelta(seconds=1)), 9 * DAY, False),
+        (Last(NOW - RETRY_AFTER, failed=True), timedelta(0), True),
+        (Last(NOW - RETRY_AFTER + timedelta(seconds=1), failed=True), 9 * DAY, False),
+    ],
+)
+def test_a_chore_is_due_an_interval_after_its_last_end(
+    last: Last | None, up: timedelta, is_due: bool
+) -> None:
+    """Or an hour after the start, or after a failure."""
+    ended = {} if last is None else {"collection": last}
+
+    assert (GC if is_due else None) == due([GC], ended, NOW - up, NOW)
+
+
+def test_the_chore_that_waits_longest_comes_first() -> None:
+    """So none starves."""
+    ended = {"collection": Last(NOW - 2 * DAY), "other": Last(NOW - 9 * DAY)}
+
+    assert OTHER == due([GC, OTHER], ended, NOW, NOW)
+    assert GC == due([GC, OTHER], ended | {"other": Last(NOW - 7 * DAY)}, NOW, NOW)
+
+
+@given(st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=40_000)))
+def test_an_end_in_the_future_neither_storms_nor_stops(ahead: timedelta) -> None:
+    """After the clock was set back a chore waits an interval, not for years."""
+    ended = {"collection": Last(NOW + ahead)}
+
+    assert due([GC], ended, NOW, NOW) is None
+    assert due([], ended, NOW, NOW) is None
