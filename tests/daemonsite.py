@@ -1,6 +1,7 @@
 """A scheduler as a real process on a small repository, for tests of its API.
 
     with DaemonSite(tmp_path).running() as daemon: daemon.ask("GET", "/v1/status").document
+    async with serving(site, log) as server: …      the API alone, in this process
 
 Its jobs have a schedule of ten years, so that none starts by itself; `vm` is backed up and `fresh`
 has an image, `sick` has none. The directories `left` and `spare` are configured no longer.
@@ -8,6 +9,7 @@ has an image, `sick` has none. The directories `left` and `spare` are configured
 Limits: everything that the scheduler says goes through a thread that keeps all lines.
 """
 
+import asyncio
 import http.client
 import json
 import os
@@ -17,17 +19,24 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import yaml
+from aiohttp import web
 
+from backy.daemon.api import Api
+from backy.daemon.notify import Notifier
+from backy.daemon.service import Service
+from backy.domain.settings import Settings, parse_settings
+from backy.ground.clock import Clock, SystemClock
+from backy.repository.repository import Repository
 from testsite import Site
 
 TOKEN = "token-of-the-tests"
-OTHER_TOKEN = "token-of-another-client"
+OTHER_TOKEN = "token-of-another-client?"
 CLIENT_TOKEN = "token-of-the-command-line"
 PATIENCE = 30.0
 SCHEDULE = {"daily": {"interval": "520w", "keep": 3}}
@@ -86,11 +95,15 @@ class DaemonSite:
         }
         self.config.write_text(yaml.safe_dump({**document, **sections}))
 
+    def settings(self) -> Settings:
+        """What the configuration file says."""
+        return parse_settings(self.config.read_text(), str(self.config)).complete()
+
     @contextmanager
-    def running(self) -> Iterator["Daemon"]:
+    def running(self, *options: str) -> Iterator["Daemon"]:
         """The scheduler, from when it answers until it has ended by SIGTERM."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "backy", "-c", str(self.config), "scheduler"],
+            [sys.executable, "-m", "backy", "-c", str(self.config), "-v", *options, "scheduler"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -130,6 +143,11 @@ class Daemon:
         self._fresh.put(None)
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
     def url(self) -> str:
         """Where it listens."""
         return f"http://127.0.0.1:{self.on.port}"
@@ -164,6 +182,77 @@ class Daemon:
             connection.settimeout(PATIENCE)
             connection.sendall(content)
             return connection.recv(4096)
+
+
+class Route(NamedTuple):
+    """A route of the application; `path` has braces for its parameters."""
+
+    method: str
+    path: str
+
+    def at(self, name: str, spec: str = "last") -> str:
+        """Its path for one job and revision."""
+        return self.path.replace("{name}", name).replace("{spec}", spec)
+
+
+def routes() -> list[Route]:
+    """All that the application answers, by its own table."""
+    # Making the application asks nothing of the service.
+    app = Api(cast("Service", None), SystemClock(), {}, Said()).application()
+    found = app.router.routes()
+    return [Route(one.method, one.resource.canonical) for one in found if one.resource is not None]
+
+
+class Said:
+    """A log that keeps what it is told, as (level, event, fields)."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str, dict[str, object]]] = []
+
+    def info(self, event: str, **fields: object) -> None:
+        """See `Log`."""
+        self.events.append(("info", event, fields))
+
+    def warning(self, event: str, **fields: object) -> None:
+        """See `Log`."""
+        self.events.append(("warning", event, fields))
+
+    def error(self, event: str, **fields: object) -> None:
+        """See `Log`."""
+        self.events.append(("error", event, fields))
+
+
+@asynccontextmanager
+async def serving(
+    site: DaemonSite,
+    log: Said,
+    *,
+    clock: Clock | None = None,
+    change: Callable[[web.Application], object] = lambda _: None,
+) -> AsyncIterator[web.Server]:
+    """The API on `site.port` in this process, with jobs that do not run; `change` may add routes."""
+    settings, clock = site.settings(), clock or SystemClock()
+    with Repository.open(str(site.site.base)) as repository:
+        service = Service(settings, site.settings, repository, clock, log, Notifier.of_environment({}))
+        app = Api(service, clock, settings.api.tokens, log).application()
+        change(app)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", site.port).start()
+            assert runner.server is not None
+            yield runner.server
+        finally:
+            await runner.cleanup()
+
+
+async def exchange(port: int, content: bytes) -> bytes:
+    """What a server of this process answers, up to the end of the connection."""
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        with closing(writer):
+            writer.write(content)
+            return await reader.read()
 
 
 def free_port() -> int:

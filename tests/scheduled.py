@@ -59,6 +59,7 @@ class Scheduled:
         self.config = folder / "backy.conf"
         self.called = folder / "called"
         self.names = [f"vm{n}" for n in range(jobs)]
+        self.options: tuple[str, ...] = ()
         self.port = free_port()
         self.workers = workers
         self.events: list[dict[str, Any]] = []
@@ -103,13 +104,17 @@ class Scheduled:
 
     def start(self) -> None:
         """Start it, and wait until it is ready."""
+        self.launch()
+        self.wait_for("scheduler started")
+
+    def launch(self) -> None:
+        """Start it."""
         environment = {**os.environ, "BACKY_CMD": f"{sys.executable} {self.folder / 'child.py'}"}
-        words = ["-c", str(self.config), "-v", "--log-format", "json", "scheduler"]
+        words = ["-c", str(self.config), "-v", "--log-format", "json", *self.options, "scheduler"]
         # Without a buffer, since poll(2) does not see what lies in one.
         self.process = subprocess.Popen(
             [sys.executable, "-m", "backy", *words], bufsize=0, stderr=subprocess.PIPE, env=environment
         )
-        self.wait_for("scheduler started")
 
     def wait_for(self, event: str, **fields: object) -> dict[str, Any]:
         """The next event of this kind with these fields; those before it are kept in `events`."""

@@ -59,7 +59,8 @@ def test_gc_runs_without_a_free_byte(
             assert kept in scene.listed()
         scene.images[scene.listed()[-1]] = image.read_bytes()
         check_went_well(scene.run("gc"))
-        assert reserve_size(scene) == 64 << 20
+        # The blocks of ext4 that hold a list of extents count as well.
+        assert 64 << 20 <= reserve_size(scene) < 65 << 20
         scene.check_readers()
     tell(capsys, f"{kind} without a free byte: gc freed 24 MiB, the backup passed")
 

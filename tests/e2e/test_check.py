@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -169,6 +170,20 @@ def test_dead_scheduler_is_told_though_all_jobs_are_fresh(monitored: Monitored) 
 
     assert (2, text) == monitored.said(alive=False)
     assert (0, "OK: 1 job within SLA") == monitored.said()
+    line, more = monitored.check(alive=False).out.splitlines()
+    data = line.partition(" | ")[2]
+    assert re.fullmatch("jobs=1 late=0 oldest=[0-9]+s", data)
+    assert text.replace(":", "", 1) == more
+
+
+def test_job_that_was_set_up_in_the_future_is_told(monitored: Monitored) -> None:
+    """The clock was wrong then, and until that day nobody would miss its first backup."""
+    monitored.site.add_job("vm02", monitored.site.image)
+    monitored.add("vm02")
+    age(monitored.site.base / "vm02/.history", -24 * 365)
+
+    text = "WARNING: vm02: it was set up in the future: check the clock"
+    assert (1, text) == monitored.said()
 
 
 @pytest.mark.parametrize(
@@ -222,6 +237,14 @@ def test_repository_that_is_not_there_is_unknown(monitored: Monitored) -> None:
     done = monitored.check(alive=False)
 
     assert (3, True) == (done.code, done.out.startswith(f"UNKNOWN: {monitored.site.base} is not a "))
+
+
+def test_keys_of_a_later_version_are_passed_over_when_told_so(monitored: Monitored) -> None:
+    """As the scheduler does with the same option; without it the file is not understood."""
+    monitored.write(later={"x": 1})
+    assert 3 == monitored.check().code
+
+    assert (0, "OK: 1 job within SLA") == monitored.said("--lenient")
 
 
 def test_bug_is_unknown(monitored: Monitored, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,18 @@
 """A real scheduler: it runs jobs, survives its children, dies with them, and reloads."""
 
+import asyncio
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 import yaml
 
+from backy.daemon import workers
+from backy.daemon.prepare import open_repository, prepare
+from backy.domain.settings import parse_settings
 from backy.ground.directory import Directory
 from backy.repository import remembered
 from backy.repository.remembered import Outcome
@@ -181,3 +187,148 @@ def test_a_job_that_cannot_be_used_does_not_stop_the_others(tmp_path: Path) -> N
         assert "vm1.raw: it does not exist" in failed["error"]
         daemon.request("vm0")
         daemon.wait_for("backup finished", job="vm0")
+
+
+def test_limits_of_the_pools_change_while_jobs_run(tmp_path: Path) -> None:
+    """With one worker that is busy the next job waits; with two it starts."""
+    with Scheduled(tmp_path, jobs=2, workers=1) as daemon:
+        child = daemon.hold("vm0")
+        daemon.request("vm1")
+        assert "waiting for worker slot" in daemon.client("jobs", "vm1").stdout
+        daemon.workers = 2
+        daemon.configure()
+        assert 0 == daemon.backy("reload").returncode
+
+        daemon.wait_for("backup finished", job="vm1")
+        assert (0, 1) == (daemon.revisions("vm0"), daemon.revisions("vm1"))
+        assert not [one for one in daemon.events if one["event"] == "backup ended"]
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_reload_asked_for_during_the_start_is_done_after_it(tmp_path: Path) -> None:
+    """SIGHUP while histories are read does not end the process."""
+    daemon = Scheduled(tmp_path, jobs=1)
+    settings = parse_settings(daemon.config.read_text(), "backy.conf").complete()
+    with open_repository(str(daemon.base), settings.jobs) as repository:
+        prepare(repository, settings.jobs)
+    gate = daemon.base / "vm0/config"
+    gate.unlink()
+    os.mkfifo(gate)
+
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(daemon.start)
+        with gate.open("w"):  # until it reads there, in the middle of its start
+            assert daemon.process is not None
+            daemon.process.send_signal(signal.SIGHUP)
+        started.result()
+    daemon.wait_for("configuration reloaded")
+    assert 0 == daemon.end()
+
+
+def test_log_that_was_rotated_is_opened_anew_and_no_line_is_lost(tmp_path: Path) -> None:
+    """As logrotate does it: renamed, and a new file made, or not; no signal, no line twice."""
+    log = tmp_path / "scheduler.log"
+    daemon = Scheduled(tmp_path)
+    daemon.options = ("-l", str(log))
+    with daemon:
+        for number, name in enumerate(daemon.names):
+            log.rename(tmp_path / f"scheduler.log.{number}")
+            if number == 1:
+                log.touch(mode=0o640)
+            daemon.request(name)
+            daemon.wait_for("backup finished", job=name)
+
+    parts = [*(tmp_path / f"scheduler.log.{number}" for number in range(3)), log]
+    lines = [[yaml.safe_load(line) for line in part.read_text().splitlines()] for part in parts]
+    assert [line["event"] for line in daemon.events] == [one["event"] for part in lines for one in part]
+    for name, part in zip(daemon.names, lines[1:], strict=True):
+        assert ("backup started", name) in [(one["event"], one.get("job")) for one in part]
+    assert "scheduler stopped" == lines[-1][-1]["event"]
+
+
+_CALLBACK = """#!/bin/sh
+echo "$BACKY_TASK_ID" > {folder}/task-$1
+case $1 in
+vm0) sleep 1000 & echo hangs > {folder}/told; wait ;;
+vm1) echo "no route to host" >&2; exit 3 ;;
+vm2) head -c 3000000 /dev/zero | tr '\\\\0' x; echo; echo "the last line"; exit 4 ;;
+esac
+"""
+
+
+def test_callback_that_hangs_fails_or_floods_harms_nobody_else(tmp_path: Path) -> None:
+    """Its code and last words are logged; one that hangs has its worker, until the job is changed."""
+    os.mkfifo(tmp_path / "told")
+    with Scheduled(tmp_path) as daemon:
+        (tmp_path / "completed").write_text(_CALLBACK.format(folder=tmp_path))
+        daemon.request("vm0")
+        assert "hangs\n" == (tmp_path / "told").read_text()
+        daemon.request("vm1")
+        failed = daemon.wait_for("callback failed", job="vm1")
+        assert (3, "no route to host", "warning") == (failed["code"], failed["said"], failed["level"])
+        assert failed["task"] == (tmp_path / "task-vm1").read_text().strip()
+        daemon.wait_for("backup finished", job="vm1")
+
+        daemon.request("vm2")
+        flooded = daemon.wait_for("callback failed", job="vm2")
+        assert flooded["said"].endswith("\nthe last line")
+        assert len(flooded["said"]) <= 4096
+        daemon.wait_for("backup finished", job="vm2")
+
+        assert "running" in daemon.client("jobs", "vm0").stdout
+        daemon.configure(interval="2d")
+        assert 0 == daemon.backy("reload").returncode
+        daemon.wait_for("backup ended", job="vm0")
+        assert 1 == daemon.revisions("vm0")
+
+
+def test_callback_that_cannot_be_called_is_told_and_the_run_succeeds(tmp_path: Path) -> None:
+    """A path without a program."""
+    with Scheduled(tmp_path, jobs=1) as daemon:
+        (tmp_path / "completed").unlink()
+        daemon.request("vm0")
+        failed = daemon.wait_for("callback failed", job="vm0")
+        assert "No such file or directory" in failed["said"]
+        daemon.wait_for("backup finished", job="vm0")
+
+
+def test_failed_callback_gets_the_history_too(tmp_path: Path) -> None:
+    """The revisions that there are, though the last backup failed; a long list is no deadlock."""
+    program = tmp_path / "failed"
+    with Scheduled(tmp_path, jobs=1) as daemon:
+        daemon.request("vm0")
+        daemon.wait_for("backup finished")
+        (tmp_path / "vm0.raw").unlink()
+        program.write_text(f'#!/bin/sh\ncat > {tmp_path}/failed.yaml\necho "$1: told" >&2\nexit 1\n')
+        daemon.request("vm0")
+        assert "vm0: told" == daemon.wait_for("callback failed", job="vm0")["said"]
+        daemon.wait_for("backup failed", job="vm0")
+
+        (entry,) = yaml.safe_load((tmp_path / "failed.yaml").read_text())
+        assert (["daily"], "trusted") == (entry["tags"], entry["trust"])
+
+
+def test_program_that_takes_too_long_is_ended_with_all_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where it ignores SIGTERM."""
+    script = f"trap '' TERM; sleep 1000 & echo $! > {tmp_path}/pid; wait"
+    monkeypatch.setattr(workers, "TERMINATION_SECONDS", 0.1)
+    ran = workers.run_program(["/bin/sh", "-c", script], "task", b"", seconds=1.0)
+    with pytest.raises(TimeoutError, match="did not end within 1 s"):
+        asyncio.run(ran)
+
+    assert ended(int((tmp_path / "pid").read_text()))
+
+
+def test_program_that_reads_late_or_never_gets_no_one_stuck(tmp_path: Path) -> None:
+    """More on both pipes than they hold, and a process left behind that keeps one open."""
+    given = b"x" * 1_000_000
+    script = f"sleep 1000 & echo $! > {tmp_path}/pid; head -c 1000000 /dev/zero; wc -c > {tmp_path}/read"
+    try:
+        done = asyncio.run(workers.run_program(["/bin/sh", "-c", script], "task", given))
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+    assert 0 == done.code
+    assert str(len(given)) == (tmp_path / "read").read_text().strip()

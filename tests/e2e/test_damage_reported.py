@@ -45,8 +45,8 @@ def chunk_file(site: Site, plain: bytes) -> Path:
 
 
 def findings(site: Site, *more: str) -> list[dict[str, Any]]:
-    """What verify finds; it ends with 1."""
-    done = site.cli("verify", "--json", *more)
+    """What verify finds, leaving all as it is; it ends with 1."""
+    done = site.cli("verify", "--json", "--no-quarantine", *more)
     assert (1, "") == (done.returncode, done.stderr)
     found: list[dict[str, Any]] = parsed(done)["findings"]
     return found
@@ -80,10 +80,11 @@ def test_a_damaged_chunk_is_named_with_the_revisions_and_ranges(two_days: Site, 
     } == found
     table = two_days.cli("verify", *more)
     assert 1 == table.returncode
-    head, row, closing = table.stdout.splitlines()
+    head, row, closing, aside = table.stdout.splitlines()
     assert ["What", "Job", "Revision"] == head.split()[:3]
     assert ["chunk", "vm", first, f"{CHUNK}+{CHUNK}"] == row.split()[:4]
     assert closing.endswith(": 1 finding")
+    assert "1 chunk moved aside, 1 revision damaged: see 'backy reports'" == aside
 
 
 def test_a_damaged_chunk_that_is_shared_hurts_both(two_days: Site) -> None:

@@ -1,6 +1,7 @@
 """`backy jobs`: what is configured, how it stands, and the load that the schedules make."""
 
 import json
+import os
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -43,6 +44,8 @@ class Configured:
         for name in jobs:
             if not (self.site.base / name).exists():
                 self.site.add_job(name, self.site.image)
+            # The job was set up at that time too.
+            os.utime(self.site.base / name / ".history", (NOW.timestamp(), NOW.timestamp()))
         return parse_settings(self.file.read_text(), "backy.conf")
 
     def back_up(self, job: str, tag: str, ago: timedelta, duration: float = 0.0) -> None:

@@ -52,7 +52,8 @@ def limited(site: Site, *words: str) -> Run:
 def check(site: Site, why: str) -> None:
     """Verify finds it, restore refuses with a reason, status goes on; each within the limits."""
     out = str(site.folder / "out.raw")
-    for words in (["verify"], ["verify", "--quick"], ["restore", "-r", FORGED, out], ["status"]):
+    look = ["verify", "--no-quarantine"]
+    for words in (look, [*look, "--quick"], ["restore", "-r", FORGED, out], ["status"], ["verify"]):
         run = limited(site, *words)
         assert ("status" not in words) == run.code, (words, run)
         assert why in run.err or "restore" not in words, run

@@ -154,7 +154,9 @@ def test_a_backup_takes_fine_tags_only(guarded: Site) -> None:
     assert {".rev", ".map"} == {Path(path).suffix for path in set(after) - set(before)}
 
 
-@pytest.mark.parametrize("words", [["find"], ["restore", "out.raw"], ["verify"], ["status"]])
+@pytest.mark.parametrize(
+    "words", [["find"], ["restore", "out.raw"], ["verify", "--no-quarantine"], ["status"]]
+)
 def test_a_spec_is_only_a_spec(guarded: Site, words: list[str]) -> None:
     """As a revision spec every name means a revision of this history, or nothing."""
     before = unlogged(guarded)

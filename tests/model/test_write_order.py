@@ -130,6 +130,7 @@ def test_the_commit_is_the_very_end_of_a_fixed_order(steps: list[str]) -> None:
         "sync file in vm",
         "sync file in vm",
         "link vm/*.pending",
+        "sync vm",
         "link vm/*.map",
         "sync vm",
         "rename vm/*.pending",

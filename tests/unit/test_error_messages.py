@@ -45,17 +45,26 @@ EXAMPLES: list[tuple[BackyError, int, str]] = [
         errors.CollectionStopped((("/x/vm", "it is gone."), ("/y", "why"))),
         1,
         (
-            "nothing was collected, because of /x/vm: it is gone (and 1 more); mount or repair it, give a "
-            "revision up with 'backy forget', or name with 'backy gc --gone' what was removed on purpose."
+            "nothing was collected, because of /x/vm: it is gone (and 1 more); mount or "
+            "repair it, give a revision up with 'backy forget', or name with "
+            "'backy gc --gone' what was removed on purpose."
         ),
     ),
     (
         errors.CollectionTooMuch(7, 9),
         1,
         (
-            "nothing was collected, because 7 of the store's 9 chunks would go at once; make sure that all "
-            "jobs are there, then use --force."
+            "nothing was condemned, because 7 of the store's 9 chunks would go at once; "
+            "make sure that all jobs are there, then use --force."
         ),
+    ),
+    (errors.ReportMissing("ab"), 1, "'ab' names no report; 'backy reports list' shows them."),
+    (errors.ReportMissing("a", 2), 1, "'a' names several reports;"),
+    (errors.ReportRefused("ab", "why"), 1, "report ab stays: why."),
+    (
+        errors.RevisionDamaged("u", 7),
+        1,
+        "revision u was made, but 7 bytes of it cannot be restored, since chunks were found damaged",
     ),
     (errors.FormatUnknown("/x", "store format 9"), 1, "/x: store format 9 is not known to this version"),
     (errors.StorageFailed("write", "/x", errno.EIO), 1, "write /x: Input/output error."),
@@ -77,6 +86,7 @@ EXAMPLES: list[tuple[BackyError, int, str]] = [
     (errors.JobMissing("vm", "there is db"), 1, "there is no job 'vm': there is db."),
     (errors.JobExists("vm", "/x/config"), 1, "job 'vm' exists already: edit /x/config to change it."),
     (errors.JobBusy("vm"), 1, "a backup of 'vm' is running already; nothing was done."),
+    (errors.HistoryBusy("/x/.history"), 1, "/x/.history is held by an edit that does not end"),
     (
         errors.RevisionMissing("0", "vm"),
         1,

@@ -57,7 +57,7 @@ def test_committed_revision_is_in_the_history(job: Directory) -> None:
 
 
 def test_rename_of_the_record_is_the_commit(job: Directory) -> None:
-    """Pending record, map, directory; then the rename, then the directory again."""
+    """Pending record, directory; map, directory; then the rename, then the directory again."""
     revision, writer = prepared(job, 1)
     steps = Steps()
     failpoint.install(steps)
@@ -71,6 +71,7 @@ def test_rename_of_the_record_is_the_commit(job: Directory) -> None:
         f"write in {path}",
         f"sync file in {path}",
         f"link {pending}",
+        f"sync {path}",
         f"link {job.file_path(revision.uuid)}.map",
         f"sync {path}",
         f"rename {pending}",
@@ -169,6 +170,6 @@ def test_revision_of_two_disks_has_both_maps_before_its_record(job: Directory) -
     for writer in writers:
         writer.close()
 
-    expected = ["create", "write", "sync", "link", "link", "link", "sync", "rename", "sync"]
+    expected = ["create", "write", "sync", "link", "sync", "link", "link", "sync", "rename", "sync"]
     assert expected == steps.verbs()
     assert (revision,) == history.load(job).revisions

@@ -119,13 +119,25 @@ def test_revision_that_goes_while_it_is_opened_is_gone(
 ) -> None:
     """Forgotten, or reaped, between open and lock: the pin came too late and is not used."""
     wanted = put_map(job)
-    real = locks.wait_shared
+    real = locks.try_shared
 
-    def late(fd: int) -> None:
+    def late(fd: int) -> bool:
         for suffix in gone:
             os.unlink(job.file_path(UUID + suffix))
-        real(fd)
+        return real(fd)
 
-    monkeypatch.setattr(locks, "wait_shared", late)
+    monkeypatch.setattr(locks, "try_shared", late)
     with pytest.raises(RevisionGone):
         look(job, wanted)
+
+
+def test_nobody_waits_for_a_collector_that_holds_a_map(job: Directory) -> None:
+    """It holds maps without a record only, so this one is on its way out; a frozen one blocks nobody."""
+    wanted = put_map(job)
+    fd = os.open(map_path(job), os.O_RDONLY)
+    try:
+        assert locks.try_exclusive(fd)
+        with pytest.raises(RevisionGone):
+            look(job, wanted)
+    finally:
+        os.close(fd)

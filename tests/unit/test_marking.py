@@ -1,4 +1,4 @@
-"""Reaping and marking: every map that is there counts, and only what nobody uses goes."""
+"""Marking: every map that is there counts, and what cannot be read stops."""
 
 import os
 import shutil
@@ -12,14 +12,14 @@ from backy.domain.chunk import ChunkId, chunk_id
 from backy.domain.chunkmap import NO_DISK, Entry, Layout
 from backy.domain.marks import Marks
 from backy.domain.revision import Revision, serialise
-from backy.ground import failpoint, locks
+from backy.ground import locks
 from backy.ground.directory import Directory
 from backy.repository import history as histories
 from backy.repository import layout, marking
-from backy.repository.maps import MapWriter, open_pinned
-from backy.repository.marking import Orphan, inventory, mark, reap
+from backy.repository.maps import MapWriter
+from backy.repository.marking import JobFiles, Orphan, inventory, mark
 from backy.repository.repository import Repository
-from fakes import Steps, fake_revision
+from fakes import fake_revision
 from testsite import CHUNK, Site
 
 UUID = fake_revision(7).uuid
@@ -45,15 +45,6 @@ def marks_of(job: Directory, *, without: tuple[str, ...] = ()) -> tuple[Marks, l
     return marks, mark(job, marks, without)
 
 
-def files(job: Directory) -> set[str]:
-    """Suffixes of the records and maps that are there."""
-    return {
-        name.partition(".")[2]
-        for name in job.names()
-        if layout.parse_record_name(name) or layout.parse_map_name(name)
-    }
-
-
 def new_map(job: Directory, *entries: Entry, uuid: str = UUID, disk: str = NO_DISK) -> MapWriter:
     """A sealed map without a name."""
     writer = MapWriter(job, uuid, disk, Layout(CHUNK, CHUNK * len(entries)))
@@ -67,16 +58,6 @@ def new_map(job: Directory, *entries: Entry, uuid: str = UUID, disk: str = NO_DI
 def ident(text: str) -> ChunkId:
     """The id of some chunk."""
     return chunk_id(text.encode())
-
-
-def nobody() -> bool:
-    """No writer of the job lives."""
-    return False
-
-
-def somebody() -> bool:
-    """A writer of the job lives."""
-    return True
 
 
 # ..Marking....................................................................................
@@ -244,156 +225,6 @@ def test_all_that_stops_is_told(site: Site, job: Directory, revision: Revision) 
     assert 3 == len(marks_of(job)[1])
 
 
-# ..Reaping....................................................................................
-
-
-def test_revisions_are_never_reaped(job: Directory, revision: Revision) -> None:
-    """Whatever else is there."""
-    assert 0 == reap(job, (), nobody)
-    assert {"rev", "map"} == files(job)
-
-
-def test_a_forgotten_revision_is_reaped(job: Directory, revision: Revision) -> None:
-    """Map first, then the note that says what it was, with a sync in between."""
-    histories.forget(job, revision.uuid)
-    steps = Steps()
-    failpoint.install(steps)
-
-    assert 1 == reap(job, (), nobody)
-    at = f"{job.path}/{revision.uuid}"
-    assert [f"remove {at}.map", f"sync {job.path}", f"remove {at}.forgotten"] == steps.seen
-    assert set() == files(job)
-
-
-def test_a_map_that_a_killed_run_reaped_is_synced_before_its_note_goes(
-    job: Directory, revision: Revision
-) -> None:
-    """Nobody knows whether that run came so far; a power cut must not leave the map without a note."""
-    histories.forget(job, revision.uuid)
-    (Path(job.path) / f"{revision.uuid}.map").unlink()
-    steps = Steps()
-    failpoint.install(steps)
-
-    assert 0 == reap(job, (), somebody)
-    assert ["sync", "remove"] == steps.verbs()
-    assert set() == files(job)
-
-
-def test_a_forgotten_revision_stays_while_somebody_holds_its_map(
-    job: Directory, revision: Revision
-) -> None:
-    """A restore, or a backup whose parent it is; afterwards it goes."""
-    with open_pinned(job, revision.uuid, revision.maps[0]):
-        histories.forget(job, revision.uuid)
-        assert 0 == reap(job, (), nobody)
-        assert {"forgotten", "map"} == files(job)
-
-    assert 1 == reap(job, (), nobody)
-    assert set() == files(job)
-
-
-def test_all_disks_go_or_the_note_stays(site: Site, job: Directory) -> None:
-    """It says what the other map was."""
-    (site.job / f"{UUID}.forgotten").touch()
-    held, free = (new_map(job, Entry(ident(disk)), disk=disk) for disk in ("held", "free"))
-    held.link()
-    free.link()
-    free.close()
-
-    assert 1 == reap(job, (), nobody)
-    assert {"forgotten", "held.map"} == files(job)
-    held.close()
-    assert 1 == reap(job, (), nobody)
-    assert set() == files(job)
-
-
-def test_spared_revisions_stay(job: Directory, revision: Revision) -> None:
-    """They stand in the list of known ones until it is written anew."""
-    histories.forget(job, revision.uuid)
-
-    assert 0 == reap(job, {revision.uuid}, nobody)
-    assert {"forgotten", "map"} == files(job)
-
-
-def test_an_interrupted_backup_is_reaped(site: Site, job: Directory) -> None:
-    """Its map's lock went with it."""
-    (site.job / f"{UUID}.pending").touch()
-    writer = new_map(job, Entry(ident("data")))
-    writer.link()
-
-    assert 0 == reap(job, (), nobody)
-    writer.close()
-    assert {"pending", "map"} == files(job)
-    assert 1 == reap(job, (), somebody)
-    assert set() == files(job)
-
-
-def test_a_pending_record_without_a_map_stays_while_a_writer_lives(site: Site, job: Directory) -> None:
-    """It is about to name its map, which must not be without any record."""
-    (site.job / f"{UUID}.pending").touch()
-
-    assert 0 == reap(job, (), somebody)
-    assert {"pending"} == files(job)
-    assert 0 == reap(job, (), nobody)
-    assert set() == files(job)
-
-
-def test_a_pending_record_whose_map_came_meanwhile_stays(site: Site, job: Directory) -> None:
-    """Its writer named it and was killed between our two looks."""
-    (site.job / f"{UUID}.pending").touch()
-
-    def name_map_and_die() -> bool:
-        writer = new_map(job, Entry(ident("data")))
-        writer.link()
-        writer.close()
-        return False
-
-    assert 0 == reap(job, (), name_map_and_die)
-    assert {"pending", "map"} == files(job)
-    assert [] == marks_of(job)[1]
-
-
-def test_a_lost_map_is_not_reaped_until_it_is_given_up(
-    site: Site, job: Directory, revision: Revision
-) -> None:
-    """Nobody has said that it may go."""
-    (site.job / f"{revision.uuid}.rev").unlink()
-
-    assert 0 == reap(job, (), nobody)
-    assert {"map"} == files(job)
-    assert 1 == reap(job, (), nobody, (revision.uuid,))
-    assert set() == files(job)
-
-
-@pytest.mark.parametrize("kind", ["folder", "pipe", "link"])
-def test_what_is_no_file_is_not_reaped(site: Site, job: Directory, kind: str) -> None:
-    """It stays with its note, and marking says what it is."""
-    (site.job / f"{UUID}.forgotten").touch()
-    path = site.job / f"{UUID}.map"
-    {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "link": lambda: path.symlink_to("x")}[kind]()
-
-    assert 0 == reap(job, (), nobody)
-    assert {"forgotten", "map"} == files(job)
-    assert [str(path)] == [one.where for one in marks_of(job)[1]]
-
-
-def test_a_revision_that_comes_back_is_not_reaped(
-    job: Directory, revision: Revision, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The operator takes `forget` back while the map is being locked."""
-    histories.forget(job, revision.uuid)
-    try_exclusive = locks.try_exclusive
-
-    def bring_back(fd: int) -> bool:
-        Path(job.path, f"{revision.uuid}.forgotten").rename(Path(job.path, f"{revision.uuid}.rev"))
-        return try_exclusive(fd)
-
-    monkeypatch.setattr(locks, "try_exclusive", bring_back)
-
-    assert 0 == reap(job, (), nobody)
-    assert {"rev", "map"} == files(job)
-
-
 # ..Inventory..................................................................................
 
 
@@ -407,10 +238,9 @@ def test_inventory_has_every_directory_that_may_be_a_job(site: Site, revision: R
     with Repository.open(str(site.base)) as repository:
         found = inventory(repository)
 
-    both = {revision.uuid, UUID}
-    assert {"copy", "mount-point", "vm"} == set(found)
-    assert [({revision.uuid}, both)] * 2 == [found[name] for name in ("copy", "vm")]
-    assert (set(), set()) == found["mount-point"]
+    one = JobFiles(frozenset([revision.uuid]), frozenset([revision.uuid, UUID]))
+    none = JobFiles(frozenset(), frozenset())
+    assert {"copy": one, "mount-point": none, "vm": one} == found
 
 
 def test_orphans_are_listed_without_a_change(site: Site, job: Directory, revision: Revision) -> None:

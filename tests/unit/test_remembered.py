@@ -78,9 +78,13 @@ def test_a_list_that_was_cut_short_is_damage(chunks: Directory) -> None:
 def test_what_is_no_file_is_told_by_its_path(chunks: Directory, kind: str) -> None:
     """And is not taken for a missing list."""
     path = Path(chunks.path, "known")
-    {"directory": path.mkdir, "pipe": lambda: os.mkfifo(path), "link": lambda: path.symlink_to("x")}[
-        kind
-    ]()
+    match kind:
+        case "directory":
+            path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+        case "link":
+            path.symlink_to("elsewhere")
 
     with pytest.raises(StorageFailed, match=f"read {path}: "):
         read_known(chunks)
@@ -102,7 +106,7 @@ def test_a_damaged_outcome_is_none(chunks: Directory, content: bytes) -> None:
 def test_on_a_full_disk_the_list_is_forgotten(chunks: Directory, step: str, code: int) -> None:
     """An old one would name what this run removes, and so stop the next."""
     write_known(chunks, Known(jobs={"vm": ("old",)}))
-    failed = []
+    failed: list[str] = []
 
     def fail_once(reached: str) -> None:
         if reached.startswith(step) and not failed:

@@ -9,6 +9,7 @@ import pytest
 from backy.domain.config import TagPolicy
 from backy.domain.retention import Fate, Verdict, plan_expiry
 from backy.domain.revision import Origin, Revision, SourceIdentity, Stats, Trust
+from backy.domain.sla import is_good
 
 DAY = 86_400
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -96,6 +97,10 @@ GOLDEN = {
         2?   |                | remove
         1    |                | keep
         0?   |                | remove""",
+    "where none is good the newest one stays": """
+        3?   |                | remove
+        2?   |                | keep
+        -9   |                | refused""",
     "what is in no schedule now stays": """
         90   | hourly         | keep
         80   | hourly daily   | keep
@@ -148,6 +153,7 @@ def history_of(dice: random.Random) -> list[Revision]:
         reverse=True,
     )
     states = [Trust.TRUSTED, Trust.TRUSTED, Trust.VERIFIED, Trust.DISTRUSTED]
+    states = [Trust.DISTRUSTED] if dice.random() < 0.1 else states
     return [
         revision(number, age, " ".join(dice.sample(words, dice.randint(0, 3))), dice.choice(states))
         for number, age in enumerate(ages)
@@ -165,6 +171,9 @@ def oracle(
 ) -> dict[str, set[str] | None]:
     """What the rules say, word by word: the tags that each revision has afterwards, None if it goes."""
     after: dict[str, set[str] | None] = {}
+    past = [one for one in history if one.taken_at <= NOW + timedelta(minutes=5)]
+    all_bad = all(one.trust is Trust.DISTRUSTED for one in past)
+    newest_of_bad = past[-1] if past and all_bad else None
     for place, one in enumerate(history):
         later = [other for other in history[place + 1 :] if other.trust is not Trust.DISTRUSTED]
         later = [other for other in later if other.taken_at <= NOW + timedelta(minutes=5)]
@@ -182,7 +191,8 @@ def oracle(
                 origin is not Origin.FORCED and not orphaned
             ):
                 left.add(tag)
-        if ahead or (not later and one.trust is not Trust.DISTRUSTED):
+        newest_good = not later and one.trust is not Trust.DISTRUSTED
+        if ahead or newest_good or one is newest_of_bad:
             left = set(one.tags)
             after[one.uuid] = left
         else:
@@ -213,6 +223,9 @@ def sweep(first: int, last: int) -> None:
         assert oracle(history, schedule, orphaned=orphaned) == outcome(plan), f"seed {seed}"
 
         rest = applied(history, plan)
+        good = [one for one in history if is_good(one, NOW)]
+        assert good[-1:] == [one for one in rest if is_good(one, NOW)][-1:], f"seed {seed}: newest gone"
+        assert bool(history) == bool(rest), f"seed {seed}: all gone"
         again = plan_expiry(rest, schedule, NOW, apply_orphaned=orphaned)
         assert not [one for one in again if one.lost or one.remove], f"seed {seed}: not idempotent"
 

@@ -44,6 +44,17 @@ def test_a_new_job_waits_for_its_slot_with_all_tags() -> None:
     assert "waiting for worker slot (slow)" == rules.status_text(new, new.run.at, 0.0)
 
 
+def test_a_new_job_whose_slot_went_by_is_made_up_for() -> None:
+    """Its first run failed or was cut off, and the scheduler started anew: not a day later, now."""
+    slot = job().run.at
+    nothing_yet = Surveyed(configured_at=START)
+
+    early = rules.planned(rules.new_job("vm", CONFIG, START), nothing_yet, slot - timedelta(minutes=9))
+    late = rules.planned(rules.new_job("vm", CONFIG, START), nothing_yet, slot + timedelta(minutes=9))
+    assert slot == early.run.at
+    assert (slot + timedelta(minutes=9), ("daily", "weekly")) == late.run
+
+
 def test_a_missed_tag_is_made_up_for_at_once() -> None:
     """The daemon was down for two days."""
     late = job(backed_up(START - 2 * DAY), START)
@@ -117,19 +128,12 @@ def test_a_clock_that_was_set_starts_each_job_once_at_most(years: int) -> None:
     """After the one run that it may ask for, the next is a slot away: no storm."""
     known = job(backed_up(START), START)
     now = START + years * 365 * DAY
-    moved = rules.replanned(known, now)
+    moved = rules.planned(known, backed_up(START), now)
     if rules.is_due(moved, now, 0.0):
         moved = rules.finished(rules.started(moved), backed_up(now), now)
 
     assert not rules.is_due(moved, now, 0.0)
     assert now < moved.run.at <= now + DAY
-
-
-def test_a_running_job_is_not_replanned() -> None:
-    """Its end plans it."""
-    running = rules.started(job())
-
-    assert running == rules.replanned(running, START + DAY)
 
 
 def test_slack_is_what_remains_until_the_service_level_breaks() -> None:

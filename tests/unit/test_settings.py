@@ -146,6 +146,7 @@ def test_integer_interval_is_seconds() -> None:
         ("api: {cli-default: {url: 'ftp://x'}}", "api.cli-default.url", "must be a URL"),
         ("api: {cli-default: {url: 'http://x:99999'}}", "api.cli-default.url", "must be a URL"),
         ("api: {cli-default: {url: 'http://[::1'}}", "api.cli-default.url", "must be a URL"),
+        ("schedules: {a: {d: {interval: 366001d, keep: 1}}}", "schedules.a.d.interval", "at most 1000"),
         ("peers: {a: {token: x}}", "peers.a", "needs a url and a token"),
         ("peers: 3", "peers", "must be a table"),
         (
@@ -176,7 +177,7 @@ def test_mistake_is_told_with_its_key(text: str, key: str, why: str) -> None:
         ("schedule: default, ", "", "schedule", "it is missing"),
         (", source: {type: file, filename: /srv/vm01.raw}", "", "source", "it is missing"),
         ("source:", "sources:", "sources", "did you mean 'source'?"),
-        ("type: file", "type: s3", "source.type", "'s3' is not known; known are file, rbd"),
+        ("type: file", "type: s3", "source.type", "'s3' is not known; there are file, rbd"),
         ("type: file, ", "", "source.type", "it is missing"),
         ("type: file", "type: [file]", "source.type", "must be a text"),
         ("filename", "filenam", "source.filenam", "did you mean 'filename'?"),
@@ -220,7 +221,7 @@ def test_one_bad_job_leaves_the_others() -> None:
 
 def test_undefined_schedule_is_told_by_job() -> None:
     """Upstream's own example had such a job, and died of a KeyError."""
-    expected = ("jobs.vm01.schedule", "there is no usable schedule 'defualt'; there are default")
+    expected = ("jobs.vm01.schedule", "there is no usable schedule 'defualt'; did you mean 'default'?")
 
     assert [expected] == faults(SOUND.replace("schedule: default,", "schedule: defualt,"))
 
@@ -234,6 +235,30 @@ def test_bad_schedule_takes_its_jobs_with_it_and_no_others() -> None:
 
     assert (["default"], ["vm01"]) == (list(found.schedules), list(found.usable().jobs))
     assert ["schedules.s.d.keep", "jobs.a.schedule"] == [one.key for one in found.faults]
+
+
+def test_all_mistakes_of_a_schedule_are_told_at_once() -> None:
+    """Each setting of each tag, once; a key that is not known may be the one that seems missing."""
+    tags = "{a: {interval: 1d12h, keep: 0, x: 1}, b: {}, c: {keeep: 1, interval: 1d}, d: 3, 'e e': {}}"
+    schedule = "schedules.s."
+
+    assert sorted(
+        [
+            *(schedule + one for one in ("a.interval", "a.keep", "a.x", "b.interval", "b.keep")),
+            *(schedule + one for one in ("c.keeep", "d", "e e.interval", "e e.keep", "e e")),
+        ]
+    ) == sorted(key for key, _ in faults(f"schedules: {{s: {tags}}}"))
+
+
+def test_lenient_holds_for_schedules_too() -> None:
+    """A key of a later version in a tag's policy does not take the schedule away."""
+    text = SOUND.replace("keep: 10", "keep: 10, colour: red")
+    found = parse_settings(text, "backy.conf", lenient=True).complete()
+
+    assert SOUND != text
+    assert ["schedules.default.daily.colour"] == [one for one in found.legacy if "colour" in one]
+    assert found.jobs["vm01"].schedule["daily"].keep == 10
+    assert parse_settings(text, "backy.conf").faults
 
 
 def test_lenient_passes_over_unknown_keys_and_lists_them() -> None:

@@ -4,13 +4,15 @@ The long sweep: pytest -m torture tests/unit/test_settings_fuzz.py
 """
 
 import copy
+import ipaddress
 import random
 from pathlib import Path
 
 import pytest
 import yaml
 
-from backy.domain.settings import Settings, parse_settings
+from backy.domain.config import parse_job, render_job
+from backy.domain.settings import SOURCE_KEYS, Settings, parse_settings
 from backy.ground.errors import ConfigError, ConfigFaults
 
 EXAMPLE = (Path(__file__).parents[2] / "backy.conf.example").read_bytes()
@@ -117,8 +119,23 @@ def check(text: str, *, lenient: bool) -> None:
     if found.faults:
         with pytest.raises(ConfigFaults, match=FILE):
             found.complete()
+    check_records(found)
+
+
+def check_records(found: Settings) -> None:
+    """What is not refused holds what its readers rely on, and only that."""
     assert all(job.schedule in found.schedules.values() for job in found.jobs.values())
-    assert found.api.url
+    for job in found.jobs.values():
+        assert all(one.interval > 0 and one.keep > 0 for one in job.schedule.values())
+        assert job.source.type in SOURCE_KEYS
+        assert set(job.source.settings) <= set(SOURCE_KEYS[job.source.type])
+        assert job == parse_job(render_job(job), FILE)._replace(legacy=job.legacy)
+    assert 1 <= found.general.worker_limit <= 1000
+    assert found.general.base_dir.startswith("/")
+    assert 0 <= found.api.port <= 65535
+    assert found.api.url.startswith("http")
+    beyond = not all(ipaddress.ip_address(one).is_loopback for one in found.api.addresses)
+    assert not beyond or found.api.tokens or found.faults
 
 
 def sweep(first: int, last: int) -> None:

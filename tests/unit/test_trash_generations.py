@@ -254,6 +254,22 @@ def test_nothing_is_removed_if_what_was_linked_back_may_not_last(store: FakeStor
     assert {FULL[0], FULL[1], "sealed"} == in_trash(store)
 
 
+def test_what_comes_while_it_is_purged_is_not_removed(store: FakeStore) -> None:
+    """Somebody's hand put it there, and nobody has asked the marks about it."""
+    with condemned(store, FULL[0], FULL[1]) as generation:
+        late = store.path / "trash" / generation.name / FULL[2]
+
+        def put_late(step: str) -> None:
+            if step.startswith("sync "):
+                late.write_bytes(b"late")
+
+        failpoint.install(put_late)
+        done = generation.purge(marked(FULL[0]))
+    failpoint.install(None)
+
+    assert ((str(late),), b"late") == (done.foreign, late.read_bytes())
+
+
 def test_the_seal_goes_last(store: FakeStore) -> None:
     """A purge that was cut short leaves a generation that is purged again, not one that waits anew."""
     with condemned(store, *FULL) as generation:

@@ -45,9 +45,14 @@ def command(options: Options, tags: str, codec: str | None, *, force: bool) -> N
         if legacy:
             log.warning("settings of older versions have no effect", keys=", ".join(legacy))
         log.info("backup started", job=job.name, tags=tags)
+
+        def tell(what: str) -> None:
+            log.warning(what, job=job.name)
+            edge.say(f"note: {what.rstrip('.')}.")
+
         try:
             revision = backup(
-                repository, job, source, wanted, settings.codec, SystemClock(), options.progress()
+                repository, job, source, wanted, settings.codec, SystemClock(), options.progress(), tell
             )
         except BackyError as error:
             log.error("backup failed", job=job.name, error=error.message)

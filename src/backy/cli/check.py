@@ -16,23 +16,25 @@ from backy.domain.health import (
     Report,
     assess,
     judge_collection,
+    judge_store,
     unknown,
 )
 from backy.domain.settings import DEFAULT_FILE, Settings
-from backy.domain.sla import judge, smallest_interval
+from backy.domain.sla import FUTURE_TOLERANCE, judge, smallest_interval
 from backy.ground.clock import SystemClock
 from backy.ground.errors import BackyError
 from backy.operation.collect import look_into_trash
 from backy.operation.survey import Surveyed, survey
-from backy.repository import remembered
+from backy.repository import quarantine, remembered, trust
 from backy.repository.repository import Repository
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="The whole report as JSON.")
+@click.option("--lenient", is_flag=True, help="Pass over configuration keys that are not known.")
 @click.option("-c", "--config", metavar="FILE", help="As before the command (backy 2.5).")
 @pass_options
-def command(options: Options, config: str | None, *, as_json: bool) -> None:
+def command(options: Options, config: str | None, *, as_json: bool, lenient: bool) -> None:
     """Tell monitoring whether all jobs keep their service level.
 
     Prints one line for Nagios with performance data, details behind it. Reads the histories
@@ -46,7 +48,7 @@ def command(options: Options, config: str | None, *, as_json: bool) -> None:
     if config is not None:
         options = options._replace(config=config)
     try:
-        report = _report(options)
+        report = _report(options, lenient=lenient)
     except BackyError as error:
         report = unknown(error.message)
     except Exception as error:  # noqa: BLE001 - monitoring must never take a bug for OK
@@ -69,8 +71,8 @@ def command(options: Options, config: str | None, *, as_json: bool) -> None:
     raise click.exceptions.Exit(int(report.state))
 
 
-def _report(options: Options) -> Report:
-    settings = options.settings().usable()
+def _report(options: Options, *, lenient: bool) -> Report:
+    settings = options.settings(lenient=lenient).usable()
     base = options.base or settings.general.base_dir
     now = SystemClock().now()
     changed = os.stat(options.config or DEFAULT_FILE).st_mtime
@@ -90,7 +92,9 @@ def _store(repository: Repository, now: datetime) -> list[Finding]:
         for one in look_into_trash(repository)
         for writer in one.writers
     ]
-    return judge_collection(outcome.stopped if outcome is not None else (), held, now)
+    collection = judge_collection(outcome.stopped if outcome is not None else (), held, now)
+    unhealed = sum(one.is_open for one in quarantine.cases(repository.chunks))
+    return collection + judge_store(unhealed, trust.read_cycle(repository.chunks), now)
 
 
 def _jobs(
@@ -108,20 +112,25 @@ def _jobs(
             ),
             never=found[name].figures.newest is None,
             problem=found[name].problem,
-            warnings=_warnings(found[name]),
+            warnings=_warnings(found[name], now),
         )
         for name, job in settings.jobs.items()
     ]
 
 
-def _warnings(found: Surveyed) -> tuple[str, ...]:
+def _warnings(found: Surveyed, now: datetime) -> tuple[str, ...]:
     figures = found.figures
     counted = (
         (figures.unreadable, "records cannot be read: see 'backy status'"),
         (figures.lost, "records are gone: see 'backy status'"),
+        (figures.damaged, "revisions are damaged: see 'backy status'"),
         (figures.future, "revisions are dated in the future: check the clock"),
     )
-    return tuple(f"{number} {text}" for number, text in counted if number)
+    warnings = tuple(f"{number} {text}" for number, text in counted if number)
+    if found.configured_at is not None and found.configured_at - now > FUTURE_TOLERANCE:
+        # Without a backup it would be in time until then.
+        warnings += ("it was set up in the future: check the clock",)
+    return warnings
 
 
 def _document(finding: Finding) -> dict[str, object]:

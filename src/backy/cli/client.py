@@ -1,12 +1,11 @@
 """`backy client WHAT`: ask the running scheduler."""
 
-from typing import Any
-
 import click
 
+from backy.cli.edge import printable
 from backy.cli.options import Options, pass_options
 from backy.cli.render import json, table
-from backy.daemon.client import Client, find_token
+from backy.daemon.client import Client, Entry, find_token
 
 _WHAT = ("jobs", "status", "run", "runall", "reload", "check")
 
@@ -35,25 +34,25 @@ def command(
         raise click.UsageError(f"{what} takes no argument")
     client = connect(options)
     if what == "jobs":
-        entries = client.get("/v1/status", filter=argument or "")
+        entries = client.status(argument or "")
         click.echo(json(entries) if as_json else _table(entries))
     elif what == "status":
-        _show_counts(client.get("/v1/status"), as_json=as_json)
+        _show_counts(client.status(), as_json=as_json)
     elif what == "run":
         if argument is None:
             raise click.UsageError("run needs the name of a job")
         client.run(argument)
         options.tell(f"job {argument!r} runs as soon as a worker is free")
     elif what == "runall":
-        names = [entry["job"] for entry in client.get("/v1/status")]
+        names = [entry["job"] for entry in client.status()]
         for name in names:
             client.run(name)
         options.tell(f"{len(names)} jobs run as workers become free")
     elif what == "reload":
-        client.post("/v1/reload")
+        client.reload()
         options.tell("the scheduler has read its configuration again")
     else:
-        _check(client.get("/v1/status"), as_json=as_json)
+        _check(client.status(), as_json=as_json)
 
 
 def connect(options: Options) -> Client:
@@ -63,13 +62,25 @@ def connect(options: Options) -> Client:
     return Client(settings.api.url, token)
 
 
-def _table(entries: list[dict[str, Any]]) -> str:
-    keys = ("job", "sla", "sla_overdue", "status", "last_time", "last_tags", "next_time", "next_tags")
+def _table(entries: list[Entry]) -> str:
     head = ["Job", "SLA", "Overdue", "Status", "Last", "Tags", "Next", "Tags"]
-    return table(head, [[str(entry[key] or "-") for key in keys] for entry in entries])
+    rows = [
+        (
+            one["job"],
+            one["sla"],
+            one["sla_overdue"],
+            one["status"],
+            one["last_time"],
+            one["last_tags"],
+            one["next_time"],
+            one["next_tags"],
+        )
+        for one in entries
+    ]
+    return table(head, [[str(cell or "-") for cell in row] for row in rows])
 
 
-def _show_counts(entries: list[dict[str, Any]], *, as_json: bool) -> None:
+def _show_counts(entries: list[Entry], *, as_json: bool) -> None:
     counts: dict[str, int] = {}
     for entry in entries:
         counts[entry["status"]] = counts.get(entry["status"], 0) + 1
@@ -81,7 +92,7 @@ def _show_counts(entries: list[dict[str, Any]], *, as_json: bool) -> None:
         )
 
 
-def _check(entries: list[dict[str, Any]], *, as_json: bool) -> None:
+def _check(entries: list[Entry], *, as_json: bool) -> None:
     """As `check`, by what the scheduler says."""
     late = [entry for entry in entries if entry["sla"] != "OK"]
     if as_json:
@@ -89,7 +100,7 @@ def _check(entries: list[dict[str, Any]], *, as_json: bool) -> None:
     elif late:
         click.echo(f"CRITICAL: {len(late)} of {len(entries)} jobs out of SLA")
         for entry in late:
-            click.echo(f"{entry['job']}: {entry['sla']}, {entry['sla_overdue']} s old")
+            click.echo(printable(f"{entry['job']}: {entry['sla']}, {entry['sla_overdue']} s old"))
     else:
         click.echo(f"OK: {len(entries)} jobs within SLA")
     if late:

@@ -110,8 +110,8 @@ def _tell_waiting(options: Options, waiting: tuple[Waiting, ...]) -> None:
 
 def _tell_foreign(foreign: tuple[str, ...]) -> None:
     if foreign:
-        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
-        edge.say(f"warning: {foreign[0]}{more} is not a file of this store: it was left alone.")
+        more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
+        edge.say(f"warning: {foreign[0]} is not a file of this store: it was left alone{more}.")
 
 
 def _document(found: Plan | Collected) -> dict[str, object]:

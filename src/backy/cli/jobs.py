@@ -25,9 +25,12 @@ _HOURS = 24
 @click.command()
 @click.option("--forecast", is_flag=True, help="Show the load that the schedules make in the next day.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--lenient", is_flag=True, help="Pass over configuration keys that are not known.")
 @click.option("-c", "--config", metavar="FILE", help="As before the command (backy 2.5).")
 @pass_options
-def command(options: Options, config: str | None, *, forecast: bool, as_json: bool) -> None:
+def command(
+    options: Options, config: str | None, *, forecast: bool, as_json: bool, lenient: bool
+) -> None:
     """List configured jobs with service level, last and next run.
 
     With --forecast: how many jobs start in each hour, and how many workers they keep busy, by the
@@ -39,7 +42,7 @@ def command(options: Options, config: str | None, *, forecast: bool, as_json: bo
     """
     if config is not None:
         options = options._replace(config=config)
-    settings = options.settings().usable()
+    settings = options.settings(lenient=lenient).usable()
     base = options.base or settings.general.base_dir
     now = SystemClock().now()
     with Repository.open(base) as repository:

@@ -29,6 +29,9 @@ COMMANDS = {
     "status": Listed("status", "List revisions, or the jobs of a repository."),
     "restore": Listed("restore", "Restore a revision to a file, block device or standard output."),
     "verify": Listed("verify", "Prove that revisions can be restored."),
+    "distrust": Listed("distrust", "Say that revisions are not to be believed."),
+    "repair": Listed("repair", "Fill damaged revisions from the live source."),
+    "reports": Listed("reports", "Show or delete reports of damaged chunks."),
     "find": Listed("find", "Print the UUIDs of the revisions that a spec names."),
     "forget": Listed("forget", "Remove revisions from the history."),
     "tags": Listed("tags", "Set, add or remove tags of revisions."),
@@ -50,6 +53,8 @@ ALIASES = {
     "show-jobs": "jobs",
     "reload-daemon": "reload",
 }
+# Commands of other versions that are two words here.
+TWO_WORDS = {f"reports-{action}": ("reports", action) for action in ("list", "show", "delete")}
 
 
 class _LazyGroup(click.Group):
@@ -69,6 +74,7 @@ class _LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        args = [*TWO_WORDS.get(args[0], args[:1]), *args[1:]]
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:

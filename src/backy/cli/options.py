@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from backy.cli import edge
+from backy.ground import locks
 from backy.ground.clock import SystemClock
 from backy.ground.errors import ConfigError, OptionRefused
 from backy.repository import layout
@@ -109,6 +110,8 @@ def _read(path: str) -> str:
     """A configuration file's text; ConfigError."""
     try:
         with open(path, encoding="utf-8") as file:
+            # Deployment tools hold it alone while they write (backy 2.5).
+            locks.wait_shared(file.fileno())
             return file.read()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"

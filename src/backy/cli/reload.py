@@ -21,5 +21,5 @@ def command(options: Options, config: str | None) -> None:
     """
     if config is not None:
         options = options._replace(config=config)
-    connect(options).post("/v1/reload")
+    connect(options).reload()
     options.tell("the scheduler has read its configuration again")

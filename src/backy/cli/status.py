@@ -77,6 +77,8 @@ def _remarks(revision: Revision) -> str:
     remarks = []
     if revision.trust is not Trust.TRUSTED:
         remarks.append(revision.trust.value)
+    if revision.damaged:
+        remarks.append(f"damaged: {format_size(revision.damaged)} lost")
     if revision.consistency is Consistency.TORN:
         remarks.append("torn: changed while it was read")
     return ", ".join(remarks)
@@ -90,6 +92,7 @@ class _JobSummary(NamedTuple):
     latest: datetime | None
     image_size: int
     torn: int
+    damaged: int
     unusable_records: int
 
 
@@ -103,6 +106,7 @@ def _summary(repository: Repository, name: str) -> _JobSummary:
         newest.taken_at if newest else None,
         newest.image_size if newest else 0,
         sum(one.consistency is Consistency.TORN for one in history.revisions),
+        sum(one.damaged > 0 for one in history.revisions),
         len(history.unreadable) + len(history.lost),
     )
 
@@ -115,7 +119,11 @@ def _show_jobs(repository: Repository, *, as_json: bool, as_yaml: bool) -> None:
         return
     rows = []
     for one in found:
-        problems = ((one.torn, "torn"), (one.unusable_records, "records unusable"))
+        problems = (
+            (one.torn, "torn"),
+            (one.damaged, "damaged"),
+            (one.unusable_records, "records unusable"),
+        )
         rows.append(
             [
                 one.job,
@@ -134,6 +142,9 @@ def _warn(history: History, job: str) -> None:
         edge.say(
             f"warning: {torn} revisions of {job!r} are torn: their image changed while it was read."
         )
+    damaged = sum(one.damaged > 0 for one in history.revisions)
+    if damaged:
+        edge.say(f"warning: {damaged} revisions of {job!r} are damaged: see 'backy reports'.")
     for unreadable in history.unreadable:
         edge.say(f"warning: {unreadable.error.message}")
     for uuid in history.lost:

@@ -1,24 +1,31 @@
-"""`backy verify`: prove that revisions can be restored."""
+"""`backy verify`: prove that revisions can be restored, and move aside what cannot be."""
 
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import click
 
+from backy.cli import edge
 from backy.cli.options import Options, pass_options
 from backy.cli.render import counted, json, table
+from backy.ground.clock import SystemClock
 from backy.ground.errors import (
     BackyError,
     CouldNotVerify,
     FormatUnknown,
     HistoryUnclear,
+    OptionRefused,
     RecordDamaged,
     RevisionMissing,
     StorageFailed,
     UsageError,
 )
 from backy.ground.linux import keep_freed_memory
+from backy.ground.units import format_duration, parse_interval
 from backy.operation.select import choose
+from backy.operation.slices import Slice, verify_slice
+from backy.operation.trust import Concluded, conclude
 from backy.operation.verify import Finding, Result, Selected, verify
 from backy.repository import history as histories
 from backy.repository.repository import Repository
@@ -31,22 +38,72 @@ ALL = "all"
     "-r", "--revision", "spec", default=ALL, metavar="SPEC", show_default=True, help="Which ones."
 )
 @click.option("--quick", is_flag=True, help="Prove the checksums of chunk files only, without decoding.")
+@click.option("--no-quarantine", is_flag=True, help="Only report: move nothing, mark nothing.")
+@click.option(
+    "--slice",
+    "duration",
+    metavar="TIME",
+    help="Go on with the whole store for so long (30m, 2h), from where the last slice ended.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON.")
 @pass_options
-def command(options: Options, spec: str, *, quick: bool, as_json: bool) -> None:
+def command(
+    options: Options,
+    spec: str,
+    duration: str | None,
+    *,
+    quick: bool,
+    no_quarantine: bool,
+    as_json: bool,
+) -> None:
     """Prove that revisions can be restored.
 
     Decodes and hashes every chunk that the revisions need, shared ones once; of one job, or of all
-    jobs where none is named. Exit code 0: all is well, 1: findings, 2: it could not run.
+    jobs where none is named. Bad chunks are moved aside with a report, so that the next backup stores
+    them anew; revisions are marked as damaged or verified. Exit code 0: all is well, 1: findings,
+    2: it could not run.
 
     \b
     Example:
       backy -b /srv/backy/vm01 verify
       backy -b /srv/backy verify --quick --json
+      backy -b /srv/backy verify --slice 30m
     """
     keep_freed_memory()
+    if duration is not None:
+        if spec != ALL or quick or no_quarantine:
+            raise OptionRefused("--slice", "it does not go with -r, --quick or --no-quarantine")
+        with _could_not_verify():
+            found = _slice(options, duration)
+        _tell_slice(options, found, as_json=as_json)
+        if found.bad or found.damaged:
+            sys.exit(1)
+        return
+    with _could_not_verify():
+        result, done = _verify(options, spec, quick=quick, look_only=no_quarantine)
+    if as_json:
+        click.echo(json(_document(result)))
+    elif result.findings:
+        click.echo(_table(result.findings))
+    if not as_json:
+        what = "checksums of " if quick else ""
+        found_any = counted(len(result.findings), "finding") if result.findings else "no findings"
+        options.tell(
+            f"{counted(result.revisions, 'revision')}, {what}{counted(result.chunks, 'chunk')} "
+            f"verified: {found_any}"
+        )
+        _tell_concluded(options, done)
+    if result.findings and done.failed is not None:
+        edge.say(f"warning: nothing could be moved aside or marked: {done.failed}")
+    if result.findings:
+        sys.exit(1)
+
+
+@contextmanager
+def _could_not_verify() -> Iterator[None]:
+    """Whatever keeps verify from looking ends with another code than its findings."""
     try:
-        result = _verify(options, spec, quick=quick)
+        yield
     except UsageError:
         raise
     except BackyError as error:
@@ -54,22 +111,19 @@ def command(options: Options, spec: str, *, quick: bool, as_json: bool) -> None:
     except OSError as error:
         cause = StorageFailed("read", str(error.filename or "the repository"), error.errno or 0)
         raise CouldNotVerify(cause) from error
-    if as_json:
-        click.echo(json(_document(result)))
-    elif result.findings:
-        click.echo(_table(result.findings))
-    if not as_json:
-        what = "checksums of " if quick else ""
-        found = counted(len(result.findings), "finding") if result.findings else "no findings"
+
+
+def _tell_concluded(options: Options, done: Concluded) -> None:
+    if done.aside:
         options.tell(
-            f"{counted(result.revisions, 'revision')}, {what}{counted(result.chunks, 'chunk')} "
-            f"verified: {found}"
+            f"{counted(done.aside, 'chunk')} moved aside, {counted(done.damaged, 'revision')} damaged: "
+            "see 'backy reports'"
         )
-    if result.findings:
-        sys.exit(1)
+    if done.healed:
+        options.tell(f"{counted(done.healed, 'damaged chunk')} had been stored anew")
 
 
-def _verify(options: Options, spec: str, *, quick: bool) -> Result:
+def _verify(options: Options, spec: str, *, quick: bool, look_only: bool) -> tuple[Result, Concluded]:
     with ExitStack() as stack:
         repository, name = stack.enter_context(options.opened())
         jobs = repository.jobs() if name is None else [name]
@@ -77,8 +131,58 @@ def _verify(options: Options, spec: str, *, quick: bool) -> Result:
         log = stack.enter_context(options.log_for(selection[0].job if name else None))
         log.info("verify started", job=name or "(all)", spec=spec, quick=quick)
         result = verify(repository, selection, options.progress(), quick=quick)
-        log.info("verify finished", job=name or "(all)", findings=len(result.findings))
-        return result
+        done = Concluded()
+        if not look_only:
+            done = conclude(repository, selection, result, SystemClock(), quick=quick)
+        log.info(
+            "verify finished",
+            job=name or "(all)",
+            findings=len(result.findings),
+            aside=done.aside,
+            damaged=done.damaged,
+            healed=done.healed,
+        )
+        return result, done
+
+
+def _slice(options: Options, duration: str) -> Slice:
+    try:
+        seconds = parse_interval(duration)
+    except ValueError as error:
+        raise OptionRefused("--slice", str(error)) from error
+    with options.opened() as (repository, _), options.log_for(None) as log:
+        log.info("verify started", slice=duration)
+        found = verify_slice(repository, SystemClock(), seconds, options.progress())
+        log.info("verify finished", slice=duration, chunks=found.chunks, bad=len(found.bad))
+        return found
+
+
+def _tell_slice(options: Options, found: Slice, *, as_json: bool) -> None:
+    if as_json:
+        document = {
+            **found._asdict(),
+            "bad": [one._asdict() for one in found.bad],
+            "slices_per_cycle": found.slices_per_cycle,
+        }
+        click.echo(json(document))
+    elif found.bad:
+        rows = [[one.chunk, "yes" if one.aside else "no", one.why] for one in found.bad]
+        click.echo(table(["Chunk", "Aside", "Why"], rows))
+    if not as_json:
+        done = f"{counted(found.chunks, 'chunk')} verified, {len(found.bad)} bad: "
+        if found.whole:
+            since = (found.cycle.finished_at or found.cycle.started_at) - found.cycle.started_at
+            took = format_duration(max(since.total_seconds(), 0.0))
+            options.tell(f"{done}the whole store is verified now, begun {took} ago")
+        else:
+            options.tell(
+                f"{done}{found.share:.1%} of the store; one such slice a day takes "
+                f"{counted(found.slices_per_cycle or 0, 'day')} for all of it"
+            )
+        if found.damaged:
+            options.tell(f"{counted(found.damaged, 'revision')} damaged: see 'backy reports'")
+    if found.failed is not None:
+        edge.say(f"warning: not everything could be written: {found.failed}")
 
 
 def _selected(

@@ -4,34 +4,42 @@
 
 Routes and their answers stand in `openapi.py`. Every request needs `Authorization: Bearer TOKEN`;
 tokens are compared in constant time, all of them, and never logged. Errors are JSON objects with one
-member, `error`. Bodies are limited to 64 KiB, a request to 30 seconds.
+member, `error`. Bodies are limited to 64 KiB, a request to 30 seconds, a connection to one request.
 
-Limits: no TLS: put a proxy in front, or stay on loopback.
+Limits: no TLS: put a proxy in front, or stay on loopback. What is no HTTP at all never comes here: it is
+answered by aiohttp, in a line of text.
 """
 
 import asyncio
+import errno
 import hmac
 import json
 import os
 import re
 import signal
+import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
 
 from backy.daemon import metrics
+from backy.daemon.connections import logger
 from backy.daemon.openapi import DOCUMENT
 from backy.daemon.service import Log, Service
 from backy.domain import names
 from backy.domain import tags as tag_rules
 from backy.domain.revision import Revision
+from backy.ground import locks
 from backy.ground.clock import Clock
 from backy.ground.errors import (
     BackyError,
+    HistoryUnclear,
     JobMissing,
     NameRefused,
     RevisionAmbiguous,
@@ -44,6 +52,8 @@ from backy.ground.errors import (
 )
 from backy.operation.select import choose
 from backy.repository import history as histories
+from backy.repository import layout
+from backy.repository.repository import Job
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -58,6 +68,7 @@ _STATUS: tuple[tuple[type[BackyError], int], ...] = (
     (RevisionAmbiguous, 400),
     (SpecError, 400),
     (TagRefused, 400),
+    (HistoryUnclear, 409),
     (TagsDiffer, 412),
     (StorageFailed, 503),
 )
@@ -76,9 +87,11 @@ class Api:
     def application(self) -> web.Application:
         """All routes behind the checks that every request passes."""
         app = web.Application(
-            middlewares=[self._answer_in_json, self._authenticate], client_max_size=MAX_BODY
+            middlewares=[self._answer_in_json, self._authenticate],
+            client_max_size=MAX_BODY,
+            handler_args={"logger": logger(self._log)},
         )
-        add = app.router.add_route
+        add = partial(app.router.add_route, expect_handler=_go_on)
         add("GET", "/v1/status", self.status)
         add("POST", "/v1/reload", self.reload)
         add("GET", "/v1/jobs", self.jobs)
@@ -95,8 +108,13 @@ class Api:
 
     @web.middleware
     async def _answer_in_json(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        answer = await self._answer(request, handler)
+        answer.force_close()  # see `connections`
+        return answer
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            answer = await asyncio.wait_for(handler(request), MAX_SECONDS)
+            return await asyncio.wait_for(handler(request), MAX_SECONDS)
         except web.HTTPException as error:
             allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
             return _refusal(error.status, error.reason, allow)
@@ -105,8 +123,11 @@ class Api:
         except BackyError as error:
             found = (status for kind, status in _STATUS if isinstance(error, kind))
             return _refusal(next(found, 500), error.message)
-        answer.force_close()  # see `connections`
-        return answer
+        except OSError as error:
+            return _refusal(503, os.strerror(error.errno or errno.EIO))
+        except Exception as error:  # noqa: BLE001 - a bug in one route is told, and harms no other
+            self._log.error("internal error, please report it", path=_shown(request), error=repr(error))
+            return _refusal(500, "internal error, please report it")
 
     @web.middleware
     async def _authenticate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -115,12 +136,12 @@ class Api:
         client = None
         for known, name in self._tokens.items():
             # All of them, each in constant time: how long it takes tells nothing.
-            if hmac.compare_digest(known.encode(), token.strip().encode(errors="replace")):
+            if hmac.compare_digest(known.encode(), token.strip(" ").encode(errors="surrogatepass")):
                 client = name
         if kind.lower() != "bearer" or client is None:
             return _refusal(401, "a valid bearer token is needed", {"WWW-Authenticate": "Bearer"})
         if request.method != "GET":
-            self._log.info("request", client=client, method=request.method, path=request.path)
+            self._log.info("request", client=client, method=request.method, path=_shown(request))
         return await handler(request)
 
     # ..The scheduler........................................................................
@@ -128,10 +149,12 @@ class Api:
     async def status(self, request: web.Request) -> web.Response:
         """Entries of all jobs, or of those whose name matches `filter`."""
         pattern = request.query.get("filter", "")
+        entries = [one._asdict() for one in self._service.status()]
         try:
-            with _limited(MATCH_SECONDS):
+            with _limited(MATCH_SECONDS), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a pattern that a later Python may read otherwise
                 wanted = re.compile(pattern)
-                entries = [one._asdict() for one in self._service.status() if wanted.search(one.job)]
+                entries = [one for one in entries if wanted.search(one["job"])]
         except (re.error, OverflowError, RecursionError, TimeoutError):
             return _refusal(400, "the filter is no regular expression, or one that takes for ever")
         return _json(entries)
@@ -191,6 +214,7 @@ class Api:
 
     async def revisions(self, request: web.Request) -> web.Response:
         """A job's revisions, oldest first."""
+        _flag(request, "only_clean")
         history = await asyncio.to_thread(self._history, request.match_info["name"])
         return _json([_entry(one) for one in history.revisions])
 
@@ -199,8 +223,8 @@ class Api:
         name, spec = request.match_info["name"], request.match_info["spec"]
         if name in self._service.jobs:
             return _refusal(403, "this job is configured here: its schedule sets its tags")
-        wanted = _decode(await request.read())
-        autoremove = request.query.get("autoremove", "") == "1"
+        autoremove = _flag(request, "autoremove")
+        wanted = _decode(await _body(request))
         await asyncio.to_thread(self._set_tags, name, spec, wanted, autoremove)
         return web.Response(status=204)
 
@@ -216,7 +240,9 @@ class Api:
                 )
                 return revision.with_tags(tags)
 
-            for one in choose(histories.load(job.directory), spec, name):
+            chosen = choose(histories.load(job.directory), spec, name)
+            _check_free(job)
+            for one in chosen:
                 if autoremove and not wanted.new_tags:
                     histories.forget(job.directory, one.uuid, check=lambda found: _ignore(change(found)))
                 else:
@@ -249,9 +275,48 @@ def _limited(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+async def _go_on(request: web.Request) -> web.Response | None:
+    """For `Expect`: as aiohttp does, but a refusal is JSON here too."""
+    if request.headers["Expect"].lower() != "100-continue":
+        return _refusal(417, "nothing but 100-continue can be expected")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # so that aiohttp knows that the answer has not begun
+    return None
+
+
+def _flag(request: web.Request, name: str) -> bool:
+    found = request.query.get(name, "0")
+    if found not in ("0", "1"):
+        raise web.HTTPBadRequest(reason=f"{name} is 0 or 1")
+    return found == "1"
+
+
+def _check_free(job: Job) -> None:
+    """StorageFailed while someone else edits the history: a thread that waited would never end.
+
+    Who takes it between this look and the edit lasts as long as one record takes to be written.
+    """
+    try:
+        fd = locks.open_lock_file(job.directory, layout.HISTORY_LOCK)
+    except OSError:
+        return  # the edit will say why
+    try:
+        if not locks.try_exclusive_again(fd):
+            raise StorageFailed("lock", job.directory.file_path(layout.HISTORY_LOCK), errno.EAGAIN)
+    finally:
+        os.close(fd)
+
+
 class _TagEdit(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     old_tags: tuple[str, ...]
     new_tags: tuple[str, ...]
+
+
+async def _body(request: web.Request) -> bytes:
+    try:
+        return await request.read()
+    except web.RequestPayloadError as error:
+        raise web.HTTPBadRequest(reason="the body is not encoded as its headers say") from error
 
 
 def _decode(body: bytes) -> _TagEdit:
@@ -283,6 +348,11 @@ def _entry(revision: Revision) -> dict[str, object]:
 
 def _ignore(_found: object) -> None:
     """The check only refuses."""
+
+
+def _shown(request: web.Request) -> str:
+    """The path for the log, where nothing that steers a terminal may stand."""
+    return quote(request.path, safe="/:(),", errors="surrogatepass")
 
 
 def _json(document: object) -> web.Response:

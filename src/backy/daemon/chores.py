@@ -44,5 +44,7 @@ def due(
 def _next(chore: Chore, last: Last | None, since: datetime, now: datetime) -> datetime:
     if last is None:
         return since + FIRST_AFTER
-    # An end in the future was noted while the clock was wrong: it counts as now.
-    return min(last.at, now) + (min(RETRY_AFTER, chore.interval) if last.failed else chore.interval)
+    if last.at > now:
+        # Noted while the clock was wrong: once more now, and then it is right.
+        return now
+    return last.at + (min(RETRY_AFTER, chore.interval) if last.failed else chore.interval)

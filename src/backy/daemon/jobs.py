@@ -68,13 +68,14 @@ def _next_run(job: ScheduledJob, now: datetime) -> Run:
         job.moved,
         job.figures.taken,
         now,
-        has_history=job.figures.has_history,
+        has_history=job.figures.has_history or _slot_went_by(job, now),
     )
 
 
-def replanned(job: ScheduledJob, now: datetime) -> ScheduledJob:
-    """After the host's clock was set: the plan that this time asks for."""
-    return job if job.running else job._replace(run=_next_run(job, now))
+def _slot_went_by(job: ScheduledJob, now: datetime) -> bool:
+    """Whether a job was set up so long ago that it should have run, such as one cut off in its first."""
+    schedule = job.config.schedule.values()
+    return any(schedules.next_slot(job.since, one.interval, job.moved) <= now for one in schedule)
 
 
 def requested(job: ScheduledJob) -> ScheduledJob:

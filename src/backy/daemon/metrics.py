@@ -1,6 +1,6 @@
 """What Prometheus scrapes from `/metrics`.
 
-    text = render(service, clock.now())
+    text = render(service, clock.now(), (used, free))
 
 Names follow Prometheus' conventions: base units (seconds, bytes), `_total` for counters.
 
@@ -96,9 +96,11 @@ class _Snapshot(Collector):
         figures = [job.figures for job in service.jobs.values()]
         stored = sum(one.stored for one in figures)
         logical = sum(one.logical for one in figures)
-        yield GaugeMetricFamily("backy_stored_bytes", "Bytes that all revisions added.", value=stored)
+        yield GaugeMetricFamily(
+            "backy_stored_bytes", "Bytes that all revisions of configured jobs added.", value=stored
+        )
         yield GaugeMetricFamily(
             "backy_dedup_ratio",
-            "Bytes of all revisions' images, divided by the bytes that they added to the store.",
+            "Bytes of these revisions' images, divided by the bytes that they added to the store.",
             value=logical / stored if stored else 0.0,
         )

@@ -11,7 +11,8 @@ Limits: blocks until the daemon is stopped; must be called in the main thread, w
 import asyncio
 import os
 import secrets
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
 from aiohttp import web
@@ -33,15 +34,24 @@ LOCAL_CLIENT = "this host"
 def run(settings: Settings, load: Callable[[], Settings], clock: Clock, log: Log) -> None:
     """Be the daemon; DaemonRunning, ListenRefused and what opening the repository raises."""
     base = settings.general.base_dir
+    # Histories are read before the loop takes signals: a reload that is asked for meanwhile, which would
+    # end the process, is done when it runs.
+    early: list[int] = []
+    signal.signal(signal.SIGHUP, lambda number, _: early.append(number))
     with only_daemon(base), open_repository(base, settings.jobs) as repository:
         os.chdir(base)
         notifier = Notifier.of_environment(os.environ)
         service = Service(settings, load, repository, clock, log, notifier)
-        asyncio.run(_serve(service, settings.api, repository, clock, log))
+        asyncio.run(_serve(service, settings.api, repository, clock, log, early))
 
 
 async def _serve(
-    service: Service, config: ApiConfig, repository: Repository, clock: Clock, log: Log
+    service: Service,
+    config: ApiConfig,
+    repository: Repository,
+    clock: Clock,
+    log: Log,
+    early: Sequence[int],
 ) -> None:
     tokens = {**config.tokens, _local_token(repository): LOCAL_CLIENT}
     async with AsyncExitStack() as stack:
@@ -59,6 +69,8 @@ async def _serve(
             except OSError as error:
                 why = os.strerror(error.errno) if error.errno else str(error)
                 raise ListenRefused(address, config.port, why) from error
+        # Called behind the first steps of `run`, which takes the signals over.
+        asyncio.get_running_loop().call_soon(lambda: service.hang_up() if early else None)
         await service.run()
 
 

@@ -94,7 +94,7 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             loop.add_signal_handler(number, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        loop.add_signal_handler(signal.SIGHUP, self.hang_up)
         heartbeat = asyncio.create_task(self._beat())
         self._log.info("scheduler started", jobs=len(self.jobs), workers=self.limit)
         self._notifier.send("READY=1", f"STATUS={len(self.jobs)} jobs")
@@ -103,11 +103,12 @@ class Service:
         finally:
             self._notifier.send("STOPPING=1")
             heartbeat.cancel()
-            running = [*self._tasks.values(), *self._ending]
+            running = [*self._tasks.values()]
             running += [self._chore] if self._chore is not None else []
             for task in running:
                 task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            # Those that are ending were told before, and must not be disturbed in it.
+            await asyncio.gather(*running, *self._ending, return_exceptions=True)
             self._log.info("scheduler stopped")
 
     def stop(self) -> None:
@@ -216,14 +217,23 @@ class Service:
             self._wake.clear()
             now, later = self._clock.now(), self._clock.monotonic()
             if abs((now - wall).total_seconds() - (later - mono)) > _JUMP:
+                await self._look_again(now)
                 self._log.warning("the clock was set, all jobs are planned anew", now=now.isoformat())
-                self.jobs = {name: rules.replanned(job, now) for name, job in self.jobs.items()}
             wall, mono = now, later
             for name in self.round():
                 self._start(name)
             self._start_chore(now)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._until_next(now))
+
+    async def _look_again(self, now: datetime) -> None:
+        """Read all histories by the new time, which decides which revisions are of the future."""
+        # In one process, since there are threads by now, which do not go with forks.
+        found = await asyncio.to_thread(survey, self.repository, list(self.jobs), now, 1)
+        for name, seen in found.items():
+            job = self.jobs.get(name)
+            if job is not None and job.running is None:
+                self.jobs[name] = rules.planned(job, seen, now)
 
     def _until_next(self, now: datetime) -> float:
         """Seconds to wait; short while something is due, but then a worker's end wakes us anyway."""
@@ -332,7 +342,8 @@ class Service:
         entries = [as_in_2_5(one) for one in history.revisions]
         return str(yaml.safe_dump(entries, sort_keys=False)).encode()
 
-    def _hang_up(self) -> None:
+    def hang_up(self) -> None:
+        """What SIGHUP asks for: a reload, whose outcome is in the log."""
         with contextlib.suppress(BackyError):
             self.reload()
 

@@ -15,10 +15,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from backy.domain.cycle import Cycle
 from backy.domain.sla import Sla
 from backy.ground.units import format_duration
 
 HELD_TOO_LONG = timedelta(days=2)
+VERIFIED_TOO_LONG_AGO = timedelta(days=60)
 
 
 class State(enum.IntEnum):
@@ -109,6 +111,24 @@ def judge_collection(stopped: Sequence[str], held: Sequence[HeldTrash], now: dat
             ago = format_duration(age.total_seconds())
             text = f"{one.writer} keeps garbage from going since {ago}: does it hang?"
             findings.append(Finding(State.WARNING, None, text))
+    return findings
+
+
+def judge_store(open_reports: int, cycle: Cycle | None, now: datetime) -> list[Finding]:
+    """What is to be told about damaged chunks, and about a walk of `verify --slice` that is late.
+
+    Who has never verified by slices has other ways, or will be told by nothing here.
+    """
+    findings = []
+    if open_reports:
+        chunks = "1 damaged chunk is" if open_reports == 1 else f"{open_reports} damaged chunks are"
+        text = f"{chunks} in quarantine and not healed: see 'backy reports'"
+        findings.append(Finding(State.WARNING, None, text))
+    since = None if cycle is None else cycle.finished_at or cycle.started_at
+    if since is not None and now - since >= VERIFIED_TOO_LONG_AGO:
+        ago = format_duration((now - since).total_seconds())
+        text = f"the whole store was not verified for {ago}: longer or more frequent slices would help"
+        findings.append(Finding(State.WARNING, None, text))
     return findings
 
 

@@ -11,7 +11,8 @@ Rules (backy 2.5's, without its destruction):
 - A tag that came from a schedule and is in none now is orphaned: it stays until the operator says
   otherwise (`apply_orphaned`). So renaming, removing or emptying a schedule deletes nothing.
 - A revision without tags is removed; but never the newest good one, and none that is dated in the
-  future, which is reported instead.
+  future, which is reported instead. Where none is good, the newest stays: a bad backup is better
+  than none.
 
 Limits: looks at one job; trusted, verified and torn revisions are good, distrusted ones are not.
 """
@@ -67,12 +68,29 @@ def plan_expiry(
 ) -> tuple[Verdict, ...]:
     """A verdict for each revision, oldest first as given."""
     good = [one for one in revisions if is_good(one, now)]
-    newest = good[-1] if good else None
+    last = _last(revisions, good, now)
     newer_of = _Newer(good, schedule)
     return tuple(
-        _verdict(one, newest, schedule, newer_of, now, apply_orphaned=apply_orphaned)
-        for one in revisions
+        _verdict(one, last, schedule, newer_of, now, apply_orphaned=apply_orphaned) for one in revisions
     )
+
+
+class _Last(NamedTuple):
+    """The revision that no rule takes away, and what to say of it."""
+
+    revision: Revision
+    reason: str
+    good: bool
+
+    def supersedes(self, other: Revision) -> bool:
+        return self.good and _age_key(self.revision) > _age_key(other)
+
+
+def _last(revisions: Sequence[Revision], good: Sequence[Revision], now: datetime) -> _Last | None:
+    if good:
+        return _Last(good[-1], "the newest good revision", good=True)
+    past = [one for one in revisions if not is_future(one, now)]
+    return _Last(past[-1], "the newest revision, and none is good", good=False) if past else None
 
 
 class _Newer:
@@ -92,7 +110,7 @@ def _age_key(revision: Revision) -> tuple[datetime, str]:
 
 def _verdict(
     revision: Revision,
-    newest: Revision | None,
+    last: _Last | None,
     schedule: Mapping[str, TagPolicy],
     newer: _Newer,
     now: datetime,
@@ -105,10 +123,9 @@ def _verdict(
 
     if is_future(revision, now):
         return verdict(Fate.REFUSED, (), "dated in the future: check the clock")
-    if newest is not None and revision.uuid == newest.uuid:
-        return verdict(Fate.KEEP, (), "the newest good revision")
-    superseded = newest is not None and _age_key(newest) > _age_key(revision)
-    orphans = _Orphans(superseded, apply_orphaned)
+    if last is not None and revision.uuid == last.revision.uuid:
+        return verdict(Fate.KEEP, (), last.reason)
+    orphans = _Orphans(last is not None and last.supersedes(revision), apply_orphaned)
     judged = {
         tag: _judge(tag, origin, revision, schedule, newer, now, orphans)
         for tag, origin in revision.tags.items()

@@ -102,6 +102,8 @@ class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     maps: tuple[MapDigest, ...]
     source: SourceIdentity
     stats: Stats
+    # Bytes that cannot be restored now: a cache of what `repository.damage` computes.
+    damaged: int = 0
 
     @property
     def image_size(self) -> int:
@@ -110,8 +112,22 @@ class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     @property
     def is_distrusted(self) -> bool:
-        """Whether it may neither be a parent nor count for retention."""
+        """Whether its contents are not believed."""
         return self.trust is Trust.DISTRUSTED
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it may be a parent, and counts: neither distrusted nor damaged; torn ones do."""
+        return not self.is_distrusted and not self.damaged
+
+    def with_trust(self, trust: Trust, distrust: Distrust | None = None) -> "Revision":
+        """The same revision, believed otherwise; `distrust` is the reason of DISTRUSTED."""
+        return msgspec.structs.replace(self, trust=trust, distrust=distrust)
+
+    def with_damage(self, damaged: int) -> "Revision":
+        """The same revision with so many bytes lost; what has lost any is verified no more."""
+        trust = Trust.TRUSTED if damaged and self.trust is Trust.VERIFIED else self.trust
+        return msgspec.structs.replace(self, damaged=damaged, trust=trust)
 
     def with_tags(self, tags: dict[str, Origin]) -> "Revision":
         """The same revision under other tags."""
@@ -120,7 +136,11 @@ class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 def serialise(revision: Revision) -> bytes:
     """The record's bytes."""
-    return sealed.seal(msgspec.json.encode(revision))
+    document = msgspec.to_builtins(revision)
+    if not revision.damaged:
+        # As records were before there was such a member, and as nearly all of them are.
+        del document["damaged"]
+    return sealed.seal(msgspec.json.encode(document))
 
 
 class UnknownFormat(ValueError):
@@ -148,6 +168,8 @@ def parse(content: bytes) -> Revision:
     except OverflowError as error:
         raise ValueError("its time is outside all calendars") from error
     _check_names(revision)
+    if revision.damaged < 0:
+        raise ValueError("it claims less than no damage")
     for one in revision.maps:
         if len(bytes.fromhex(one.root)) != 32 or one.size < 0 or one.image_size < 0:
             raise ValueError("it describes an impossible map")

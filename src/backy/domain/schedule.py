@@ -10,7 +10,9 @@ spread, which is drawn from its name: so jobs are spread over the day, and each 
 are backy 2.5's rules (its `Schedule` and `Job.spread`), so that a switch moves nobody's hour.
 
 A tag that no good revision carries within its interval is missed: it joins the next run, and if that
-is more than five minutes away and the job has a history, the missed tags are made up for at once.
+is more than five minutes away and the job has a history, the missed tags are made up for at once. A
+tag whose slot went by without a run (2.5 loses it when the scheduler is restarted while the job waits
+for a worker) is not missed yet, but will be long before its next slot: that moment is planned.
 
 Limits: works in UTC, so changes of the local clock mean nothing. Good revisions are given by the
 caller (`sla.good`).
@@ -84,10 +86,20 @@ def next_run(
         return Run(NEVER, ())
     slots = {tag: next_slot(now, policy.interval, moved) for tag, policy in schedule.items()}
     earliest = min(slots.values())
+    at = max(now, min(_missed_from(policy, taken.get(tag)) for tag, policy in schedule.items()))
+    if has_history and earliest - at > CATCH_UP_AFTER:
+        return Run(at, missed(schedule, taken, at))
     late = missed(schedule, taken, now)
-    if late and has_history and earliest - now > CATCH_UP_AFTER:
-        return Run(now, late)
     return Run(earliest, tuple(tag for tag in schedule if slots[tag] == earliest or tag in late))
+
+
+def _missed_from(policy: TagPolicy, taken: datetime | None) -> datetime:
+    if taken is None:
+        return EPOCH
+    try:
+        return taken + timedelta(seconds=policy.interval)
+    except OverflowError:
+        return NEVER
 
 
 def backoff(failures: int) -> int:

@@ -14,8 +14,9 @@ those that mean nothing here are listed in `legacy`.
 Limits: pure; whether a path exists shows when it is used.
 """
 
+import difflib
 import ipaddress
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -42,6 +43,7 @@ DEFAULT_FILE = "/etc/backy.conf"
 DEFAULT_ADDRESSES = ("127.0.0.1",)
 DEFAULT_PORT = 6023
 _MIN_TOKEN = 8
+_MAX_INTERVAL = 366_000 * 86400
 
 _API = ("addrs", "port", "tokens", "cli-default")
 _CLIENT = ("url", "token")
@@ -208,10 +210,29 @@ class _Reader:
 
     def schedule(self, name: str, found: object) -> Mapping[str, TagPolicy] | None:
         """A schedule, or None if anything about it is mistaken."""
-        before = len(self.faults)
-        read = partial(parse_schedule, file=self.file, key=f"schedules.{name}")
-        self.sound(found if isinstance(found, dict) else {}, read)
-        return self.value(lambda: read(found), None) if len(self.faults) == before else None
+        before, key = len(self.faults), f"schedules.{name}"
+        read = partial(_schedule, file=self.file, key=key)
+        table = found if isinstance(found, dict) else {}
+        policies = {tag: self._known_of(value, f"{key}.{tag}") for tag, value in table.items()}
+        for tag, policy in policies.items():
+            for part in _parts(policy, all_of=policy == table[tag]):
+                self._once(partial(read, {tag: part}))
+        return self.value(lambda: read(policies or found), None) if len(self.faults) == before else None
+
+    def _known_of(self, policy: object, key: str) -> object:
+        """A tag's policy without what is not known, which is noted."""
+        if not isinstance(policy, dict) or not all(isinstance(one, str) for one in policy):
+            return policy
+        self.keys(policy, TagPolicy._fields, key)
+        return {one: value for one, value in policy.items() if one in TagPolicy._fields}
+
+    def _once(self, read: Callable[[], object]) -> None:
+        """Note a mistake that is not noted yet."""
+        try:
+            read()
+        except ConfigError as error:
+            if error.message not in [one.message for one in self.faults]:
+                self.faults.append(error)
 
     def job(
         self, name: str, found: object, schedules: Mapping[str, Mapping[str, TagPolicy]]
@@ -232,8 +253,7 @@ class _Reader:
             wanted = self.value(lambda: text(section["schedule"], file, f"{key}.schedule"), "")
             schedule = schedules.get(wanted)
             if wanted and schedule is None:
-                near = ", ".join(sorted(schedules)) or "none"
-                why = f"there is no usable schedule {wanted!r}; there are {near}"
+                why = f"there is no usable schedule {wanted!r}; {_hint(wanted, sorted(schedules))}"
                 self.faults.append(ConfigError(file, f"{key}.schedule", why))
         if "source" in section:
             self._source(section["source"], f"{key}.source")
@@ -253,7 +273,7 @@ class _Reader:
         if parsed is None:
             return
         if parsed.type not in SOURCE_KEYS:
-            why = f"{parsed.type!r} is not known; known are {', '.join(SOURCE_KEYS)}"
+            why = f"{parsed.type!r} is not known; {_hint(parsed.type, tuple(SOURCE_KEYS))}"
             self.faults.append(ConfigError(self.file, f"{key}.type", why))
             return
         self.keys(parsed.settings, SOURCE_KEYS[parsed.type], key)
@@ -305,6 +325,37 @@ class _Reader:
             else:
                 peers[name] = PeerConfig(url, token)
         return peers
+
+
+def _schedule(found: object, file: str, key: str) -> Mapping[str, TagPolicy]:
+    # What is longer cannot be told to the job, whose configuration has seconds.
+    policies = parse_schedule(found, file, key)
+    for tag, policy in policies.items():
+        if policy.interval > _MAX_INTERVAL:
+            raise ConfigError(file, f"{key}.{tag}.interval", "an interval is at most 1000 years")
+    return policies
+
+
+_SOUND = {"interval": 86400, "keep": 1}
+
+
+def _parts(policy: object, *, all_of: bool) -> Iterator[object]:
+    """A tag's policy as several, so that each mistake is met: one setting beside sound ones."""
+    if not isinstance(policy, dict):
+        yield policy
+        return
+    for field in TagPolicy._fields:
+        if field in policy:
+            yield {**_SOUND, field: policy[field]}
+        elif all_of:  # otherwise a key that is not known was taken out, which may be this one
+            yield {one: value for one, value in _SOUND.items() if one != field}
+    yield {**_SOUND, **policy}
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    if near := difflib.get_close_matches(name, known, n=1):
+        return f"did you mean {near[0]!r}?"
+    return f"there are {', '.join(known[:20]) or 'none'}{', …' if len(known) > 20 else ''}"
 
 
 def _addresses(found: object, file: str) -> tuple[str, ...]:

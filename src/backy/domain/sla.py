@@ -9,8 +9,8 @@ A job keeps its service level while its newest good revision is at most one and 
 schedule's smallest intervals old (backy 2.5's rule). One that was never backed up has the same time
 from when it was configured; 2.5 never alarmed for those.
 
-Good is a revision that is not distrusted and not dated in the future: one that the host's clock, or
-somebody, dated ahead must not keep an alarm quiet.
+Good is a revision that is neither distrusted nor damaged nor dated in the future: one that the host's
+clock, or somebody, dated ahead must not keep an alarm quiet.
 
 Limits: pure.
 """
@@ -40,6 +40,7 @@ class Figures(NamedTuple):
     stored: int = 0  # bytes written by all of them
     logical: int = 0  # bytes of all their images
     distrusted: int = 0
+    damaged: int = 0
     future: int = 0
     unreadable: int = 0
     lost: int = 0
@@ -65,7 +66,7 @@ def is_future(revision: Revision, now: datetime) -> bool:
 
 def is_good(revision: Revision, now: datetime) -> bool:
     """Whether it counts: for schedule, service level and retention alike."""
-    return not revision.is_distrusted and not is_future(revision, now)
+    return revision.is_good and not is_future(revision, now)
 
 
 def figures(
@@ -75,12 +76,13 @@ def figures(
     newest: Revision | None = None
     taken: dict[str, datetime] = {}
     manual: dict[str, None] = {}
-    count = stored = logical = distrusted = future = 0
+    count = stored = logical = distrusted = damaged = future = 0
     for one in revisions:
         count += 1
         stored += one.stats.bytes_written
         logical += one.image_size
         distrusted += one.is_distrusted
+        damaged += one.damaged > 0
         future += is_future(one, now)
         manual.update(dict.fromkeys(tag for tag in one.tags if tag.startswith("manual:")))
         if is_good(one, now):
@@ -92,6 +94,7 @@ def figures(
         stored=stored,
         logical=logical,
         distrusted=distrusted,
+        damaged=damaged,
         future=future,
         unreadable=unreadable,
         lost=lost,

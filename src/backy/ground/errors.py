@@ -24,11 +24,14 @@ Findings of `verify` are results, not errors: see `backy.operation.verify`.
     │   ├── CollectorBusy               another collection runs
     │   ├── CollectionStopped           something that it does not understand: nothing was removed
     │   ├── CollectionTooMuch           more than half of the store at once
+    │   ├── ReportMissing               no such case in the quarantine
+    │   ├── ReportRefused               a case that is still needed, or not backy's alone
     │   └── StorageFailed               the system refused a read or write below the repository
     ├── JobError
     │   ├── JobMissing
     │   ├── JobExists
-    │   └── JobBusy                     a second backup of the same job at the same time
+    │   ├── JobBusy                     a second backup of the same job at the same time
+    │   └── HistoryBusy                 somebody holds on to its records, so that nothing was marked
     ├── RevisionError
     │   ├── RevisionMissing             nothing matches the spec
     │   ├── RevisionAmbiguous           more than one does where one is needed
@@ -43,7 +46,8 @@ Findings of `verify` are results, not errors: see `backy.operation.verify`.
     │   ├── ChunkDamaged
     │   ├── ChunkUnreadable             the system could not read it: no proof of damage
     │   ├── EncodingFault               a chunk that did not decode to what was encoded
-    │   └── ImageDamaged                the byte range that a restore cannot produce
+    │   ├── ImageDamaged                the byte range that a restore cannot produce
+    │   └── RevisionDamaged             a backup whose chunks went bad while it ran
     ├── SourceError
     │   ├── SourceRefused
     │   └── SourceFailed                a read failed, with the offset
@@ -245,9 +249,34 @@ class CollectionTooMuch(RepositoryError):
     @property
     def message(self) -> str:
         return (
-            f"nothing was collected, because {self.unneeded} of the store's {self.total} chunks would "
+            f"nothing was condemned, because {self.unneeded} of the store's {self.total} chunks would "
             "go at once; make sure that all jobs are there, then use --force."
         )
+
+
+@dataclass(eq=False)
+class ReportMissing(RepositoryError):
+    """No case of the quarantine, or more than one, begins with that name."""
+
+    case: str
+    matches: int = 0
+
+    @property
+    def message(self) -> str:
+        found = "several reports" if self.matches else "no report"
+        return f"{self.case!r} names {found}; 'backy reports list' shows them."
+
+
+@dataclass(eq=False)
+class ReportRefused(RepositoryError):
+    """A case of the quarantine that may not go."""
+
+    case: str
+    why: str
+
+    @property
+    def message(self) -> str:
+        return f"report {self.case} stays: {self.why}."
 
 
 @dataclass(eq=False)
@@ -311,6 +340,17 @@ class JobBusy(JobError):
     @property
     def message(self) -> str:
         return f"a backup of {self.job!r} is running already; nothing was done."
+
+
+@dataclass(eq=False)
+class HistoryBusy(JobError):
+    """An edit of a record is under way for longer than edits take: its process hangs or is stopped."""
+
+    path: str
+
+    @property
+    def message(self) -> str:
+        return f"{self.path} is held by an edit that does not end, so no revision could be marked."
 
 
 class RevisionError(BackyError):
@@ -496,6 +536,22 @@ class ImageDamaged(DamageError):
         return (
             f"bytes {self.offset} to {self.offset + self.length - 1} cannot be restored: "
             f"{self.why.rstrip('.')}; --keep-going restores the rest."
+        )
+
+
+@dataclass(eq=False)
+class RevisionDamaged(DamageError):
+    """A new revision needs chunks that were found damaged while it was made; a number of bytes."""
+
+    uuid: str
+    damaged: int
+
+    @property
+    def message(self) -> str:
+        return (
+            f"revision {self.uuid} was made, but {self.damaged} bytes of it cannot be restored, since "
+            "chunks were found damaged meanwhile and the source has changed; it is marked, make "
+            "another one."
         )
 
 

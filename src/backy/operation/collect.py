@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 from backy.domain import collection as decisions
@@ -246,13 +246,14 @@ class _Run:
     def _condemn(self, marks: Marks) -> Chunks:
         files = size = 0
         names = garbage.unmarked(self._chunks, marks)
-        while portion := list(islice(names, A_GENERATION)):
+        for first in names:
             with garbage.new_generation(self._chunks) as generation:
-                size += sum(map(generation.condemn, portion))
+                for name in chain([first], islice(names, A_GENERATION - 1)):
+                    size += generation.condemn(name)
+                    files += 1
                 generation.sync()
                 # The census comes last: who registers from here on finds none of these chunks.
                 generation.seal(self._clock.now(), self._living())
-            files += len(portion)
         return Chunks(files, size)
 
 

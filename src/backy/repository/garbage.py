@@ -191,20 +191,21 @@ class Generation:
 
         The seal goes last: a purge that was cut short leaves a sealed generation with less in it.
         """
-        rescued = self._link_back(marks)
-        removed, foreign = self._remove_all()
+        names = self._names()  # read once: what was not looked up in the marks is not removed
+        rescued = self._link_back(names, marks)
+        removed, foreign = self._remove_all(names)
         if not foreign:
             durable.remove(self._folder, layout.SEALED)
             with self._chunks.enter(layout.TRASH) as trash:
                 durable.remove_directory(trash, self.name)
         return Purged(removed, rescued, foreign)
 
-    def _link_back(self, marks: Marks) -> int:
+    def _link_back(self, names: list[str], marks: Marks) -> int:
         marked = rescued = 0
         # Opened before the first link: a sync tells an error only to those who were there.
         fd = os.dup(self._folder.fd)
         try:
-            for name in self._names():
+            for name in names:
                 if _is_marked(name, marks):
                     marked += 1
                     with self._chunks.enter(name[:2]) as stored:
@@ -216,9 +217,8 @@ class Generation:
             os.close(fd)
         return rescued
 
-    def _remove_all(self) -> tuple[Chunks, tuple[str, ...]]:
+    def _remove_all(self, names: list[str]) -> tuple[Chunks, tuple[str, ...]]:
         files = size = 0
-        names = self._names()
         for name in names:
             found = os.stat(name, dir_fd=self._folder.fd, follow_symlinks=False)
             durable.remove(self._folder, name)
@@ -229,7 +229,12 @@ class Generation:
         return Chunks(files, size), tuple(self._folder.file_path(name) for name in sorted(foreign))
 
     def _names(self) -> list[str]:
-        return [name for name in self._folder.names() if _chunk_file(self._folder, name) is not None]
+        with os.scandir(self._folder.fd) as entries:
+            return sorted(
+                entry.name
+                for entry in entries
+                if layout.is_chunk_name(entry.name) and entry.is_file(follow_symlinks=False)
+            )
 
     def __enter__(self) -> Self:
         return self

@@ -77,12 +77,14 @@ def load(job: Directory) -> History:
 def commit(job: Directory, revision: Revision, maps: Sequence[MapWriter]) -> None:
     """Publish a revision whose chunks have durable names and whose maps are sealed.
 
-    Order: the pending record and the maps, synced and named; the directory; the record's rename,
-    which is the commit; the directory. If that last sync fails, the record is taken back.
+    Order: the pending record, its name synced, so that a power cut leaves no map without a record;
+    the maps; the directory; the record's rename, which is the commit; the directory. If that last
+    sync fails, the record is taken back.
     """
     pending, final = revision.uuid + layout.PENDING, revision.uuid + layout.RECORD
     durable.publish(job, pending, records.serialise(revision))
     try:
+        durable.sync_directory(job)
         for one in maps:
             one.link()
         durable.sync_directory(job)

@@ -11,7 +11,9 @@
       chunks/gc.lock            held by the one collector
       chunks/known              sealed JSON: the revisions that the last collection saw
       chunks/collection         sealed JSON: how the last collection ended
-      chunks/quarantine/        damaged chunks, moved aside
+      chunks/quarantine/CASE/   a damaged chunk, moved aside under its own name, and its report
+      chunks/distrusted         there while a revision may be distrusted because of the store
+      chunks/verified           sealed JSON: how far 'verify --slice' has come
       chunks/reserve            64 MiB that collection gives up on a full disk
       JOB/config                source and schedule
       JOB/UUID.rev              the record of a completed revision
@@ -47,6 +49,9 @@ TEMPORARY = "tmp"
 USERS = "users"
 TRASH = "trash"
 QUARANTINE = "quarantine"
+REPORT = "report"
+DISTRUSTED = "distrusted"
+VERIFIED = "verified"
 RESERVE = "reserve"
 SEALED = "sealed"
 COLLECTOR_LOCK = "gc.lock"

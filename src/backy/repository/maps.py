@@ -106,8 +106,8 @@ def open_pinned(job: Directory, uuid: str, wanted: MapDigest) -> MapReader:
         why = "it is missing" if error.errno == errno.ENOENT else os.strerror(error.errno or 0)
         raise MapDamaged(path, why) from error
     try:
-        locks.wait_shared(fd)
-        if not locks.still_named(fd):
+        # Only a collector holds one alone, and only a map without a record.
+        if not locks.try_shared(fd) or not locks.still_named(fd):
             raise RevisionGone(uuid)
         _refuse_forgotten(job, uuid)
         return _proven(fd, path, uuid, wanted)

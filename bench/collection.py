@@ -1,0 +1,113 @@
+"""How long and in how much memory garbage collection marks and walks a large store.
+
+    python bench/collection.py --chunks 10000000 [--folder DIR]
+
+Writes a repository of so many chunk files, empty, since collection reads names only, and of maps that
+name nine in ten of them; then runs `backy gc` on it as a process of its own, twice: the first run
+condemns the tenth, the second finds nothing. Prints a table row for each.
+
+Limits: needs an inode a chunk below DIR (default: bench/work); what it wrote is removed at the end.
+"""
+
+import argparse
+import multiprocessing
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+from backy.domain.chunk import ChunkId
+from backy.domain.chunkmap import MAX_CHUNK, NO_DISK, Entry, Layout
+from backy.domain.config import JobConfig, SourceConfig, default_schedule
+from backy.domain.revision import Origin, Revision, SourceIdentity, Stats, serialise
+from backy.ground import durable
+from backy.ground.directory import Directory
+from backy.repository.maps import MapWriter
+from backy.repository.repository import create, create_job
+
+IDS_A_MAP = 100_000
+
+
+def write_job(base: str, number: int, ids: int) -> None:
+    """One job with one revision of `ids` chunks, and their files; a tenth more that nobody needs."""
+    name = f"vm{number}"
+    with Directory.open(base) as opened:
+        source = SourceConfig("file", {"filename": "/nowhere"})
+        create_job(opened, name, JobConfig(source, default_schedule()))
+        uuid = str(uuid4())
+        image = Layout(MAX_CHUNK, ids * MAX_CHUNK)
+        idents = os.urandom(32 * (ids + ids // 9))
+        with opened.enter(name) as job:
+            writer = MapWriter(job, uuid, NO_DISK, image)
+            for index in range(ids):
+                writer.expect(index)
+                writer.set(index, Entry(ChunkId(idents[index * 32 : index * 32 + 32])))
+            digest = writer.seal()
+            writer.link()
+            writer.close()
+            revision = Revision(
+                uuid=uuid,
+                taken_at=datetime.now(UTC) - timedelta(hours=number),
+                tags={"daily": Origin.SCHEDULE},
+                maps=(digest,),
+                source=SourceIdentity(type="file"),
+                stats=Stats(),
+            )
+            durable.publish(job, f"{uuid}.rev", serialise(revision))
+        for at in range(0, len(idents), 32):
+            ident = idents[at : at + 32].hex()
+            os.mknod(f"{base}/chunks/{ident[:2]}/{ident}", 0o440)
+
+
+def measured(base: str) -> tuple[float, int, str]:
+    """Seconds, peak bytes and last line of one `backy gc`."""
+    begun = time.monotonic()
+    with subprocess.Popen(
+        [sys.executable, "-m", "backy", "-b", base, "gc"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        said = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"gc ended with {process.returncode}")
+    return time.monotonic() - begun, usage.ru_maxrss * 1024, said.strip().splitlines()[-1]
+
+
+def main() -> None:
+    """Write, measure, print, remove."""
+    parser = argparse.ArgumentParser(description="Time garbage collection on a large store.")
+    parser.add_argument("--chunks", type=int, default=10_000_000)
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "work")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    base = options.folder / f"collection-{os.getpid()}"
+    try:
+        create(str(base), [], force=True, reserve_size=0)
+        used = options.chunks * 9 // 10
+        begun = time.monotonic()
+        jobs = [
+            (str(base), number, min(IDS_A_MAP, used - at))
+            for number, at in enumerate(range(0, used, IDS_A_MAP))
+        ]
+        with multiprocessing.Pool(os.cpu_count()) as pool:
+            pool.starmap(write_job, jobs, chunksize=1)
+        print(f"written in {time.monotonic() - begun:.0f} s", file=sys.stderr)
+        print("| ids in maps | names in the store | seconds | peak MiB | it said |")
+        print("| --- | --- | --- | --- | --- |")
+        for _ in range(2):
+            seconds, peak, said = measured(str(base))
+            print(f"| {used} | {options.chunks} | {seconds:.1f} | {peak >> 20} | {said} |", flush=True)
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+    used_here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    print(f"(the bench itself took {used_here} MiB)", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""`backy distrust`: say that revisions are not to be believed, or that they are again."""
+
+from datetime import date, datetime, time, timedelta
+
+import click
+
+from backy.cli.options import Options, pass_options
+from backy.cli.render import counted
+from backy.domain.revision import Distrust, Revision
+from backy.ground.errors import OptionRefused
+from backy.operation.select import choose
+from backy.repository import history as histories
+from backy.repository import trust
+
+
+@click.command()
+@click.option("-r", "--revision", "spec", metavar="SPEC", help="Which ones.")
+@click.option("-f", "--from", "first", metavar="DATE", help="From this day on (YYYY-MM-DD).")
+@click.option("-u", "--until", "last", metavar="DATE", help="Up to the end of this day.")
+@click.option(
+    "--reason",
+    type=click.Choice([one.value for one in Distrust]),
+    default=Distrust.SOURCE.value,
+    show_default=True,
+    help="What is to blame; 'store' is cleared by verify.",
+)
+@click.option("--undo", is_flag=True, help="Believe them again.")
+@pass_options
+def command(
+    options: Options,
+    spec: str | None,
+    first: str | None,
+    last: str | None,
+    reason: str,
+    *,
+    undo: bool,
+) -> None:
+    """Say that revisions are not to be believed.
+
+    They can be restored as before, but do not count for retention and service level, and no backup
+    leans on them. Without -r, --from and --until: all revisions of the job.
+
+    \b
+    Example:
+      backy -b /srv/backy/vm01 distrust -r latest
+      backy -b /srv/backy/vm01 distrust --from 2026-11-01 --until 2026-11-03 --reason store
+    """
+    if spec is not None and (first is not None or last is not None):
+        raise OptionRefused("-r", "it does not go with --from and --until")
+    begin, end = _day("--from", first), _day("--until", last)
+    if end is not None:
+        end += timedelta(days=1)
+    with options.opened_job() as (repository, job), options.log_for(job) as log:
+        chosen = choose(histories.load(job.directory), spec or "all", job.name)
+        chosen = [one for one in chosen if _is_within(one, begin, end)]
+        if undo:
+            for one in chosen:
+                trust.trust(job.directory, one.uuid)
+            trust.forget_distrust(repository)
+        elif Distrust(reason) is Distrust.STORE:
+            with trust.distrusting(repository.chunks):
+                for one in chosen:
+                    trust.distrust(job.directory, one.uuid, Distrust.STORE)
+        else:
+            for one in chosen:
+                trust.distrust(job.directory, one.uuid, Distrust.SOURCE)
+        what = "trusted again" if undo else "distrusted"
+        for one in chosen:
+            log.info("trust edited", job=job.name, revision=one.uuid, now=what)
+        options.tell(f"{counted(len(chosen), 'revision')} {what}")
+
+
+def _day(option: str, text: str | None) -> datetime | None:
+    """The begin of a day in the zone of the host."""
+    if text is None:
+        return None
+    try:
+        return datetime.combine(date.fromisoformat(text), time()).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise OptionRefused(option, f"{text!r} is not a day written as YYYY-MM-DD") from error
+
+
+def _is_within(revision: Revision, begin: datetime | None, end: datetime | None) -> bool:
+    return (begin is None or begin <= revision.taken_at) and (end is None or revision.taken_at < end)

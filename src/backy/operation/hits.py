@@ -1,0 +1,81 @@
+"""Hits while the store is distrusted: each is read again, past the page cache, before it counts.
+
+    hits = Hits(repository)
+    if hits.holds(reader, entry): …           otherwise the chunk is to be stored anew
+
+Once for each chunk. One that proves to be bad is moved aside, so that its name is free for a new one.
+What cannot be read is no proof of damage and cannot be replaced, so it counts, and `unread` says that
+the revision may not be believed.
+
+Limits: serves several threads; each has its own reader. Remembers a quarter of a million chunks.
+"""
+
+import threading
+
+from backy.domain.chunk import ChunkId
+from backy.domain.chunkmap import Entry
+from backy.ground.errors import ChunkDamaged, ChunkMissing, ChunkUnreadable
+from backy.operation.trust import files_of
+from backy.repository import quarantine
+from backy.repository.chunks import ChunkReader
+from backy.repository.repository import Repository
+
+_REMEMBERED = 250_000
+_TRIES = 3
+
+
+class Hits:
+    """What a backup knows of the chunks that it did not store itself."""
+
+    def __init__(self, repository: Repository) -> None:
+        self.cases: list[str] = []
+        self.unread = False
+        self._repository = repository
+        self._proven: set[ChunkId] = set()
+        self._lock = threading.Lock()
+
+    def reader(self) -> ChunkReader:
+        """A reader for one thread."""
+        return ChunkReader(self._repository.chunks, self._repository.format.chunk_size, fresh=True)
+
+    def note(self, ident: ChunkId) -> None:
+        """This chunk needs no (further) proof: it was just read, or is our own."""
+        with self._lock:
+            if len(self._proven) >= _REMEMBERED:
+                self._proven.clear()
+            self._proven.add(ident)
+
+    def holds(self, reader: ChunkReader, entry: Entry, *, pending: bool = False) -> bool:
+        """Whether the file that an entry names may be counted on; StorageFailed.
+
+        `pending`: it may be one that this backup is about to name. (If it was moved aside just now
+        instead, the look into the quarantine after the commit finds it missing.)
+        """
+        if entry.ident in self._proven:
+            return True
+        for _ in range(_TRIES):
+            try:
+                reader.prove(entry)
+            except ChunkMissing:
+                return pending
+            except ChunkUnreadable:
+                break
+            except ChunkDamaged:
+                if self._set_aside(entry):
+                    return False
+                # It was replaced, or read wrong once.
+                continue
+            self.note(entry.ident)
+            return True
+        if entry.base is not None:
+            return False
+        self.unread = True
+        return True
+
+    def _set_aside(self, entry: Entry) -> bool:
+        chunks, size = self._repository.chunks, self._repository.format.chunk_size
+        found = [quarantine.set_aside(chunks, size, file) for file in files_of(entry)]
+        moved = [case for case in found if case is not None]
+        with self._lock:
+            self.cases += moved
+        return bool(moved)

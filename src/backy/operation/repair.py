@@ -1,0 +1,93 @@
+"""Repair: fill what revisions have lost from the live source, where it still has the content.
+
+    done = repair(repository, job, source, codec, clock)
+
+A chunk's id proves its content, so it does not matter that the source has changed since: what hashes
+to the id is the chunk. Nothing is removed, and nothing is replaced: a chunk that was moved aside gets
+a full new one in the store. Killed at any point it has lost nothing, and can be repeated.
+
+Limits: of what is known to be lost; `backy verify` finds it. One disk.
+"""
+
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from backy.domain.chunk import Codec
+from backy.domain.revision import Revision
+from backy.ground.clock import Clock
+from backy.ground.errors import RevisionGone
+from backy.operation.heal import heal
+from backy.operation.progress import Progress
+from backy.operation.trust import note_healed
+from backy.repository import damage
+from backy.repository import history as histories
+from backy.repository.repository import Job, Repository, check_writable_here
+from backy.repository.users import registered
+from backy.source.base import Source
+
+
+class Unhealed(NamedTuple):
+    """A revision that is still damaged, with (offset, length) in bytes."""
+
+    revision: str
+    ranges: tuple[tuple[int, int], ...]
+
+
+class Repaired(NamedTuple):
+    """What a repair did; `damaged` counts the revisions that it looked at."""
+
+    damaged: int
+    chunks: int
+    healed: int
+    left: tuple[Unhealed, ...]
+
+
+def repair(
+    repository: Repository,
+    job: Job,
+    source: Source,
+    codec: Codec,
+    clock: Clock,
+    progress: Progress,
+) -> Repaired:
+    """Repair all damaged revisions of a job, the newest first.
+
+    Raises JobBusy, SourceError, StorageFailed, EncodingFault.
+    """
+    check_writable_here(repository.base)
+    with ExitStack() as stack:
+        stack.enter_context(job.backing_up())
+        user = stack.enter_context(registered(repository.chunks, job.name, clock.now()))
+        repository.read_format()
+        wanted = _damaged(repository, job)
+        chunks = 0
+        left = []
+        snapshot = stack.enter_context(source.snapshot())
+        progress.begin("repair", len(wanted), "revisions")
+        try:
+            for revision in reversed(wanted):
+                try:
+                    done = heal(repository, job, revision, snapshot, user, codec)
+                    damage.refresh(repository.chunks, job.directory, revision.uuid)
+                except RevisionGone:
+                    continue
+                chunks += done.chunks
+                if done.left:
+                    left.append(Unhealed(revision.uuid, done.left))
+                progress.advance(1)
+        finally:
+            progress.end()
+        healed = note_healed(repository, clock, "repair")
+        return Repaired(len(wanted), chunks, healed, tuple(left))
+
+
+def _damaged(repository: Repository, job: Job) -> list[Revision]:
+    """What is damaged by the records, or by a case that nobody has completed yet."""
+    found = []
+    for one in histories.load(job.directory).revisions:
+        try:
+            if any(damage.lost_of(repository.chunks, job.directory, one)) or one.damaged:
+                found.append(one)
+        except RevisionGone:
+            continue
+    return found

@@ -1,0 +1,194 @@
+"""Slices: prove the whole store bit by bit, some minutes at a time.
+
+    done = verify_slice(repository, clock, 1800, progress)
+
+The store proper is walked in the order of ids, from where the last slice ended, and every chunk file
+is decoded and hashed past the page cache, a delta together with its base. So it needs no map, and
+proves what no revision of today needs, too. What proves to be bad is moved aside at once, with a
+report. At the end of the store the cycle is whole: then the records of all revisions are compared with
+what is there, since a file that is missing is never walked over.
+
+Limits: ends between two portions, so a few seconds late. Within a portion deltas of one base are
+proven one after the other; a base is decoded again for each portion.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import NamedTuple
+
+from backy.domain import cycle as cycles
+from backy.domain.chunkmap import Entry
+from backy.domain.cycle import Cycle
+from backy.ground.clock import Clock
+from backy.ground.errors import ChunkMissing, DamageError, HistoryBusy, StorageFailed
+from backy.operation import parallel
+from backy.operation.progress import Progress
+from backy.operation.trust import files_of, missing_of, note_healed, settle
+from backy.repository import damage, layout, quarantine, trust
+from backy.repository.chunks import ChunkReader
+from backy.repository.repository import Repository
+
+PORTION = 64
+_SAVE_EVERY = 5.0
+
+
+class BadChunk(NamedTuple):
+    """A chunk file that did not prove to be good, and whether it was moved aside."""
+
+    chunk: str
+    why: str
+    aside: bool
+
+
+class Slice(NamedTuple):
+    """What a slice did: `share` of the store (of 1), and the cycle that it belongs to."""
+
+    bad: tuple[BadChunk, ...]
+    chunks: int
+    share: float
+    cycle: Cycle
+    whole: bool
+    damaged: int
+    failed: str | None = None
+
+    @property
+    def slices_per_cycle(self) -> int | None:
+        """How many slices like this one it takes to prove the whole store."""
+        return cycles.slices_per_cycle(self.share)
+
+
+def verify_slice(repository: Repository, clock: Clock, seconds: float, progress: Progress) -> Slice:
+    """Go on with the walk for some seconds, or to the end of the store; OSError, StorageFailed.
+
+    Where nothing can be written it only looks, and the next slice begins at the same place.
+    """
+    walk = _Walk(repository, clock, seconds)
+    progress.begin("verify", round(seconds), "seconds")
+    try:
+        return walk.run(progress)
+    finally:
+        progress.end()
+
+
+class _Walk:
+    """One slice, with what it adds up."""
+
+    def __init__(self, repository: Repository, clock: Clock, seconds: float) -> None:
+        self._repository = repository
+        self._chunks = repository.chunks
+        self._clock = clock
+        self._seconds = seconds
+        self._cycle = cycles.resume(trust.read_cycle(repository.chunks), clock.now())
+        self._from = self._cycle.cursor
+        self._bad: list[BadChunk] = []
+        self._suspects: dict[Entry, None] = {}
+        self._failed: str | None = None
+
+    def run(self, progress: Progress) -> Slice:
+        started = saved = self._clock.monotonic()
+        chunks = shown = 0
+        whole = True
+        for portion in _portions(self._repository, self._from):
+            bad = self._prove(portion)
+            chunks += len(portion)
+            self._cycle = cycles.advanced(
+                self._cycle, layout.chunk_name(portion[-1]), chunks=len(portion), bad=len(bad)
+            )
+            self._take(bad)
+            now = self._clock.monotonic()
+            progress.advance(round(now - started) - shown)
+            shown = round(now - started)
+            if now - saved >= _SAVE_EVERY:
+                self._save()
+                saved = now
+            if now - started >= self._seconds and len(portion) == PORTION:
+                whole = False
+                break
+        share = cycles.share(self._from, "" if whole else self._cycle.cursor)
+        damaged = self._settle()
+        if whole:
+            self._cycle = cycles.finished(self._cycle, self._clock.now())
+            damaged = self._compare()
+        self._save()
+        return Slice(tuple(self._bad), chunks, share, self._cycle, whole, damaged, self._failed)
+
+    def _prove(self, portion: list[Entry]) -> dict[Entry, DamageError]:
+        bad: dict[Entry, DamageError] = {}
+
+        def prover() -> Callable[[Entry], None]:
+            reader = ChunkReader(self._chunks, self._repository.format.chunk_size, fresh=True)
+
+            def prove(entry: Entry) -> None:
+                try:
+                    reader.prove(entry)
+                except ChunkMissing as error:
+                    # Collection or another verify took it; a delta whose base is gone is a finding.
+                    if error.chunk != layout.chunk_name(entry):
+                        bad[entry] = error
+                except DamageError as error:
+                    bad[entry] = error
+
+            return prove
+
+        parallel.run(sorted(portion, key=lambda one: (one.base or one.ident, one.ident)), prover)
+        return bad
+
+    def _take(self, bad: dict[Entry, DamageError]) -> None:
+        """Move aside what is bad."""
+        size = self._repository.format.chunk_size
+        for entry, error in bad.items():
+            moved: list[str] = []
+            for file in files_of(entry):
+                with self._trying():
+                    case = quarantine.set_aside(self._chunks, size, file)
+                    moved += [case] if case is not None else []
+                self._suspects[file] = None
+            self._bad.append(BadChunk(layout.chunk_name(entry), error.message, bool(moved)))
+
+    def _settle(self) -> int:
+        """Say whom it hurts, also of what a killed run left: how many revisions are damaged by it."""
+        with self._trying():
+            missing = missing_of(self._repository, self._suspects)
+            return settle(self._repository, self._clock, "verify", missing).damaged
+        return 0
+
+    def _compare(self) -> int:
+        """What lacks a chunk without a case, and what healed: how many revisions are damaged now."""
+        with self._trying():
+            note_healed(self._repository, self._clock, "verify")
+            found = damage.refresh_all(self._repository, lambda _: True)
+            trust.forget_distrust(self._repository)
+            return sum(one.damaged > 0 for one in found)
+        return 0
+
+    def _save(self) -> None:
+        with self._trying():
+            trust.write_cycle(self._chunks, self._cycle)
+
+    @contextmanager
+    def _trying(self) -> Iterator[None]:
+        """Do it where the disk lets us; otherwise remember why not."""
+        try:
+            yield
+        except (StorageFailed, HistoryBusy) as error:
+            self._failed = error.message
+
+
+def _portions(repository: Repository, cursor: str) -> Iterator[list[Entry]]:
+    """The chunk files behind the cursor, in the order of their names, some at a time."""
+    entries = _behind(repository, cursor)
+    while portion := list(islice(entries, PORTION)):
+        yield portion
+
+
+def _behind(repository: Repository, cursor: str) -> Iterator[Entry]:
+    for prefix in layout.FANOUT:
+        if prefix < cursor[:2]:
+            continue
+        with repository.chunks.enter(prefix) as folder:
+            names = folder.names()
+        for name in names:
+            entry = layout.parse_chunk_name(name)
+            if entry is not None and name > cursor and name[:2] == prefix:
+                yield entry

@@ -1,0 +1,206 @@
+"""Damage of revisions: computed from what is in the store, and kept in their records as a cache.
+
+An entry of a map is *lost* while the file that it names, or its base, is neither in the store nor in
+the trash, and no full chunk of its id is either. So a chunk in quarantine is lost, and one that a
+backup stored anew is not any more.
+
+    for found in needing(repository, {entry}): …      who needs these chunks, in all jobs
+    refresh(chunks, job, uuid)                        make a record say what is lost now
+
+Limits: presence only; whether a file holds what it should is for verify to find out. A record is
+edited under `.history`, and what is lost is computed there, so that no older answer overwrites a
+newer one.
+"""
+
+import os
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+from backy.domain.chunkmap import PAGE_ENTRIES, Entry
+from backy.domain.revision import Revision
+from backy.ground import locks
+from backy.ground.directory import Directory
+from backy.ground.errors import (
+    FormatUnknown,
+    HistoryBusy,
+    JobMissing,
+    MapDamaged,
+    RecordDamaged,
+    RevisionGone,
+    StorageFailed,
+)
+from backy.repository import history as histories
+from backy.repository import layout
+from backy.repository.maps import MapReader, open_pinned
+from backy.repository.quarantine import Hurt
+from backy.repository.repository import Repository
+
+# Of one chunk in one image; who needs all of them asks verify.
+MAX_RANGES = 1000
+_PAGES_REMEMBERED = 200_000
+
+
+class Lost(NamedTuple):
+    """A chunk of an image that cannot be restored now; of a damaged map, all of it without entry."""
+
+    disk: str
+    offset: int
+    length: int
+    entry: Entry | None
+
+
+class Needing(NamedTuple):
+    """A revision that needs one of the chunks asked for, and where."""
+
+    chunk: Entry
+    hurt: Hurt
+
+
+def lost_of(chunks: Directory, job: Directory, revision: Revision) -> Iterator[Lost]:
+    """What of a revision cannot be restored now, by disk and offset; RevisionGone."""
+    there = _Presence(chunks)
+    for wanted in revision.maps:
+        try:
+            with open_pinned(job, revision.uuid, wanted) as reader:
+                for index, entry in reader.used():
+                    if not there.has(entry):
+                        offset = index * reader.layout.chunk_size
+                        length = reader.layout.length_of(index)
+                        yield Lost(wanted.disk, offset, length, entry)
+        except MapDamaged:
+            if wanted.image_size:
+                yield Lost(wanted.disk, 0, wanted.image_size, None)
+
+
+def refresh(chunks: Directory, job: Directory, uuid: str) -> Revision:
+    """Have a record say how much of its revision is lost now; RevisionGone and what an edit raises."""
+
+    def change(revision: Revision) -> Revision:
+        lost = sum(one.length for one in lost_of(chunks, job, revision))
+        return revision.with_damage(min(lost, revision.image_size))
+
+    return mark(job, uuid, change)
+
+
+def mark(job: Directory, uuid: str, change: Callable[[Revision], Revision]) -> Revision:
+    """`history.edit` for those who may not wait: HistoryBusy if someone holds `.history` for long.
+
+    Verify runs beside everything, also beside an edit that is frozen.
+    """
+    try:
+        fd = locks.open_lock_file(job, layout.HISTORY_LOCK)
+    except OSError as error:
+        path = job.file_path(layout.HISTORY_LOCK)
+        raise StorageFailed("open", path, error.errno or 0) from error
+    try:
+        if not locks.try_exclusive_again(fd):
+            raise HistoryBusy(job.file_path(layout.HISTORY_LOCK))
+    finally:
+        os.close(fd)
+    return histories.edit(job, uuid, change)
+
+
+def refresh_all(repository: Repository, wanted: Callable[[Revision], bool]) -> list[Revision]:
+    """`refresh` the revisions of all jobs that `wanted` says, and return them; StorageFailed."""
+    found = []
+    for name in repository.jobs():
+        with suppress(JobMissing), repository.job(name) as job:
+            for revision in histories.load(job.directory).revisions:
+                if wanted(revision):
+                    with suppress(RevisionGone, RecordDamaged, FormatUnknown):
+                        found.append(refresh(repository.chunks, job.directory, revision.uuid))
+    return found
+
+
+def needing(repository: Repository, suspects: Collection[Entry]) -> Iterator[Needing]:
+    """Whom these chunks hurt: the revisions of all jobs that are there now.
+
+    A base hurts whoever has a delta on it. Jobs and histories are listed here and not before, since a
+    revision that is committed later looks into the quarantine itself.
+    """
+    if not suspects:
+        return
+    for name in repository.jobs():
+        with suppress(JobMissing), repository.job(name) as job:
+            unhurt: set[bytes] = set()
+            for revision in histories.load(job.directory).revisions:
+                for wanted in revision.maps:
+                    with (
+                        suppress(RevisionGone, MapDamaged),
+                        open_pinned(job.directory, revision.uuid, wanted) as reader,
+                    ):
+                        for suspect, ranges in _ranges(reader, suspects, unhurt).items():
+                            hurt = Hurt(
+                                job=name, revision=revision.uuid, disk=wanted.disk, ranges=tuple(ranges)
+                            )
+                            yield Needing(suspect, hurt)
+
+
+def _ranges(
+    reader: MapReader, suspects: Collection[Entry], unhurt: set[bytes]
+) -> dict[Entry, list[tuple[int, int]]]:
+    """Where an image needs the suspects; neighbours are one range."""
+    found: dict[Entry, list[tuple[int, int]]] = {}
+    if len(unhurt) > _PAGES_REMEMBERED:
+        unhurt.clear()
+    for number, digest in enumerate(reader.digests):
+        # Pages of one digest need the same chunks, except that their bases are the map's.
+        if digest in unhurt:
+            continue
+        page = reader.page(number)
+        hurt = False
+        for slot, ident, index in page.used() if page is not None else ():
+            base = reader.bases[index - 1] if index else None
+            hit = [one for one in _needed(Entry(ident, base)) if one in suspects]
+            hurt = hurt or bool(hit)
+            at = number * PAGE_ENTRIES + slot
+            for one in hit:
+                _add(
+                    found.setdefault(one, []), at * reader.layout.chunk_size, reader.layout.length_of(at)
+                )
+        if not hurt and not reader.bases:
+            unhurt.add(digest)
+    return found
+
+
+def _needed(entry: Entry) -> tuple[Entry, ...]:
+    if entry.base is None:
+        return (entry,)
+    # The full chunk may stand for the delta, where that is gone.
+    return (entry, Entry(entry.base), Entry(entry.ident))
+
+
+def _add(ranges: list[tuple[int, int]], offset: int, length: int) -> None:
+    if ranges and sum(ranges[-1]) == offset:
+        ranges[-1] = (ranges[-1][0], ranges[-1][1] + length)
+    elif len(ranges) < MAX_RANGES:
+        ranges.append((offset, length))
+
+
+class _Presence:
+    """Whether chunks can be read from somewhere; looks as a reader does: store, trash, store."""
+
+    def __init__(self, chunks: Directory) -> None:
+        self._chunks = chunks
+
+    def has(self, entry: Entry) -> bool:
+        if entry.base is None:
+            return self._is_there(entry)
+        return (self._is_there(entry) and self._is_there(Entry(entry.base))) or self._is_there(
+            Entry(entry.ident)
+        )
+
+    def _is_there(self, entry: Entry) -> bool:
+        path = layout.chunk_path(entry)
+        return self._chunks.has(path) or self._in_trash(entry) or self._chunks.has(path)
+
+    def _in_trash(self, entry: Entry) -> bool:
+        name = layout.chunk_name(entry)
+        with self._chunks.enter(layout.TRASH) as trash:
+            for generation in trash.names():
+                # A stray file there is no generation.
+                with suppress(NotADirectoryError):
+                    if trash.has(f"{generation}/{name}"):
+                        return True
+        return False

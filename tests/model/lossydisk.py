@@ -1,0 +1,254 @@
+"""A disk that loses what was not synced: the calls of `durable` are noted, and a power cut is drawn.
+
+    with LossyDisk(base) as disk:
+        site.backup()
+        disk.cut(Random(7))          the directory is now what such a power cut may leave
+
+What POSIX promises, and nothing more: a file's bytes last after fsync of it or syncfs; a name lasts
+after fsync of its directory or syncfs; a rename is one thing. Of everything else a power cut keeps any
+part, in any order: names one by one, bytes as they are, as zeros, cut short, or none.
+
+Limits: sees the calls of `backy.ground.durable` only, which is the one writer of lasting files (lock
+files hold nothing, and are made again). Sizes are those of tests.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+
+from backy.ground import durable, linux
+
+Inode = int
+
+
+class _File:
+    """A file or directory: what would surely be there after a power cut."""
+
+    def __init__(self, content: bytes | None) -> None:
+        self.lasting = content  # None for a directory
+        self.now = content
+        self.names: dict[str, _File] = {}  # of a directory, lasting
+        self.pending: list[_Change] = []
+
+    @property
+    def is_directory(self) -> bool:
+        return self.now is None
+
+
+class _Change:
+    """One call that changed names, in one directory or two: all of it lasts, or nothing."""
+
+    def __init__(self, parts: list[tuple[_File, str, _File | None]]) -> None:
+        self.parts = parts
+        for folder, _, _ in parts:
+            folder.pending.append(self)
+
+    def last(self) -> None:
+        """Make it lasting."""
+        for folder, name, file in self.parts:
+            folder.pending = [one for one in folder.pending if one is not self]
+            if file is None:
+                folder.names.pop(name, None)
+            else:
+                folder.names[name] = file
+
+
+class LossyDisk:
+    """See the module's docstring; a context, within which `durable` writes through it."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._files: dict[Inode, _File] = {}
+        self._root = self._scan(base)
+        self._patch = pytest.MonkeyPatch()
+
+    def __enter__(self) -> Self:
+        self._patch.setattr(durable, "os", _Calls(self))
+        self._patch.setattr(linux, "syncfs", self.syncfs)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._patch.undo()
+
+    def cut(self, random: Random) -> None:
+        """Put what a power cut leaves in the place of the directory; from here on all of it lasts."""
+        kept: list[_Change] = []
+        for folder in self._files.values():
+            for change in folder.pending:
+                if change not in kept and random.random() < 0.5:
+                    kept.append(change)
+        for change in kept:
+            change.last()
+        left = self._base.with_name(f"{self._base.name}.after")
+        _write(left, self._root, random)
+        shutil.rmtree(self._base)
+        left.rename(self._base)
+        self._files = {}
+        self._root = self._scan(self._base)
+
+    # ..What the calls tell.......................................................................
+
+    def of_fd(self, fd: int) -> _File | None:
+        """The file of a descriptor, if it is below the base."""
+        return self._files.get(os.fstat(fd).st_ino)
+
+    def created(self, fd: int) -> None:
+        """A new file, without a name yet."""
+        self._files[os.fstat(fd).st_ino] = _File(b"")
+        self._files[os.fstat(fd).st_ino].lasting = b""
+
+    def made(self, name: str, folder: _File, inode: Inode) -> None:
+        """A new directory."""
+        new = self._files[inode] = _File(None)
+        _Change([(folder, name, new)])
+
+    def written(self, fd: int) -> None:
+        """Its bytes are what can be read now; none of them last yet."""
+        if (file := self.of_fd(fd)) is not None:
+            file.now = _content(fd)
+
+    def named(self, parts: list[tuple[_File, str, _File | None]]) -> None:
+        """Names were given or taken."""
+        _Change(parts)
+
+    def fsync(self, fd: int) -> None:
+        """A file's bytes last, or a directory's names."""
+        file = self.of_fd(fd)
+        if file is None:
+            return
+        file.lasting = file.now
+        for change in list(file.pending):
+            change.last()
+
+    def syncfs(self, _fd: int) -> None:
+        """Everything lasts."""
+        for file in list(self._files.values()):
+            file.lasting = file.now
+            for change in list(file.pending):
+                change.last()
+
+    def _scan(self, path: Path) -> _File:
+        """What is there lasts."""
+        if not path.is_dir():
+            file = _File(path.read_bytes())
+        else:
+            file = _File(None)
+            file.names = {one.name: self._scan(one) for one in path.iterdir()}
+        self._files[path.stat().st_ino] = file
+        return file
+
+
+def _content(fd: int) -> bytes:
+    with open(f"/proc/self/fd/{fd}", "rb") as file:
+        return file.read()
+
+
+def _write(path: Path, file: _File, random: Random) -> None:
+    """A file as the power cut leaves it, with all that is below it."""
+    if file.is_directory:
+        path.mkdir(mode=0o700)
+        for name, below in file.names.items():
+            _write(path / name, below, random)
+        return
+    assert file.lasting is not None
+    assert file.now is not None
+    content = file.lasting
+    if file.lasting != file.now:
+        cut = random.randrange(len(file.now) + 1)
+        content = random.choice([file.lasting, file.now, bytes(len(file.now)), file.now[:cut]])
+    path.write_bytes(content)
+    path.chmod(0o440)
+
+
+class _Calls:
+    """Stands for `os` in `durable`: each call that changes something is told to the disk."""
+
+    def __init__(self, disk: LossyDisk) -> None:
+        self._disk = disk
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def open(self, path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        fd = os.open(path, flags, mode, dir_fd=dir_fd)
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            self._disk.created(fd)
+        elif flags & os.O_CREAT:
+            self._disk.created(fd)
+            self._name(dir_fd, path, fd)
+        return fd
+
+    def write(self, fd: int, content: Any) -> int:
+        done = os.write(fd, content)
+        self._disk.written(fd)
+        return done
+
+    def writev(self, fd: int, parts: Any) -> int:
+        done = os.writev(fd, parts)
+        self._disk.written(fd)
+        return done
+
+    def pwrite(self, fd: int, content: Any, offset: int) -> int:
+        done = os.pwrite(fd, content, offset)
+        self._disk.written(fd)
+        return done
+
+    def ftruncate(self, fd: int, length: int) -> None:
+        os.ftruncate(fd, length)
+        self._disk.written(fd)
+
+    def fsync(self, fd: int) -> None:
+        self._disk.fsync(fd)
+
+    def mkdir(self, name: str, mode: int, *, dir_fd: int) -> None:
+        os.mkdir(name, mode, dir_fd=dir_fd)
+        folder = self._disk.of_fd(dir_fd)
+        if folder is not None:
+            self._disk.made(name, folder, os.stat(name, dir_fd=dir_fd).st_ino)
+
+    def rmdir(self, name: str, *, dir_fd: int) -> None:
+        os.rmdir(name, dir_fd=dir_fd)
+        self._unname(dir_fd, name)
+
+    def unlink(self, name: str, *, dir_fd: int) -> None:
+        os.unlink(name, dir_fd=dir_fd)
+        self._unname(dir_fd, name)
+
+    def link(
+        self, old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int, follow_symlinks: bool
+    ) -> None:
+        os.link(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd, follow_symlinks=follow_symlinks)
+        fd = os.open(new, os.O_RDONLY, dir_fd=dst_dir_fd)
+        try:
+            self._name(dst_dir_fd, new, fd)
+        finally:
+            os.close(fd)
+
+    def rename(self, old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        os.rename(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+        inode = os.stat(new, dir_fd=dst_dir_fd).st_ino
+        source, target = self._disk.of_fd(src_dir_fd), self._disk.of_fd(dst_dir_fd)
+        if source is not None and target is not None:
+            file = self._disk._files[inode]
+            self._disk.named([(source, old, None), (target, new, file)])
+
+    def _name(self, dir_fd: int | None, name: str, fd: int) -> None:
+        assert dir_fd is not None
+        folder, file = self._disk.of_fd(dir_fd), self._disk.of_fd(fd)
+        if folder is not None and file is not None:
+            self._disk.named([(folder, name, file)])
+
+    def _unname(self, dir_fd: int, name: str) -> None:
+        folder = self._disk.of_fd(dir_fd)
+        if folder is not None:
+            self._disk.named([(folder, name, None)])

@@ -1,0 +1,130 @@
+"""The walk over the store in slices: where it goes on, what it covers, what it tells."""
+
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backy.domain import cycle as cycles
+from backy.domain.cycle import START, Cycle
+from backy.ground.clock import SystemClock
+from backy.operation import slices
+from backy.operation.progress import NoProgress
+from backy.operation.slices import Slice, verify_slice
+from backy.repository import trust
+from backy.repository.repository import Repository
+from testsite import CHUNK, Site
+
+NAMES = st.text("0123456789abcdef", min_size=64, max_size=64)
+
+
+def walk(site: Site, seconds: float = 0) -> Slice:
+    """One slice; of 0 seconds it is one portion."""
+    with Repository.open(str(site.base)) as repository:
+        return verify_slice(repository, SystemClock(), seconds, NoProgress())
+
+
+def filled(site: Site, chunks: int) -> list[Path]:
+    """A store of that many chunks."""
+    site.image.write_bytes(
+        b"".join(number.to_bytes(4, "big") * (CHUNK // 4) for number in range(1, chunks + 1))
+    )
+    site.backup()
+    return site.chunk_files()
+
+
+def test_slices_go_on_where_the_last_one_ended_until_the_store_is_proven(tmp_path: Path) -> None:
+    """Each chunk file once, in the order of ids; then a new cycle begins."""
+    site = Site(tmp_path)
+    filled(site, 3 * slices.PORTION + 5)
+
+    done = [walk(site) for _ in range(4)]
+
+    assert [slices.PORTION] * 3 + [5] == [one.chunks for one in done]
+    assert [False, False, False, True] == [one.whole for one in done]
+    assert sorted(one.cycle.cursor for one in done[:3]) == [one.cycle.cursor for one in done[:3]]
+    assert 3 * slices.PORTION + 5 == done[3].cycle.finished_chunks
+    assert abs(1 - sum(one.share for one in done)) < 1e-9
+    assert slices.PORTION == walk(site).chunks
+
+
+def test_a_slice_with_time_left_ends_with_the_store(site: Site) -> None:
+    """It does not begin anew, so a small store is read once a slice."""
+    filled(site, 5)
+
+    assert (5, True, 1) == (walk(site, 3600).chunks, True, walk(site, 3600).slices_per_cycle)
+
+
+def test_a_slice_of_an_empty_store_is_whole(site: Site) -> None:
+    """There is nothing to prove, and that is done."""
+    done = walk(site)
+
+    assert (0, True, 0) == (done.chunks, done.whole, len(done.bad))
+
+
+def test_files_of_others_are_passed_over(site: Site) -> None:
+    """A stray file is no chunk, wherever it lies."""
+    first = filled(site, 2)[0]
+    (first.parent / "note").write_text("mine")
+    (first.parent / f"{first.name}.x").write_text("mine")
+
+    done = walk(site, 60)
+
+    assert (2, ()) == (done.chunks, done.bad)
+
+
+def test_a_cursor_that_cannot_be_read_begins_anew(site: Site) -> None:
+    """Nothing of trust depends on it."""
+    filled(site, 3)
+    for content in (b"", b"{}", b"\xff"):
+        (site.chunks / "verified").write_bytes(content)
+        assert 3 == walk(site, 60).chunks
+
+
+def test_the_cursor_is_kept_with_a_checksum(site: Site) -> None:
+    """What the next slice reads is what this one wrote."""
+    filled(site, slices.PORTION + 1)
+    done = walk(site)
+
+    with Repository.open(str(site.base)) as repository:
+        assert done.cycle == trust.read_cycle(repository.chunks)
+
+
+@given(st.lists(NAMES, min_size=1, max_size=8))
+def test_shares_of_consecutive_slices_add_up(names: list[str]) -> None:
+    """Wherever slices end, they cover the store once."""
+    ends = ["", *sorted(names)]
+    shares = [cycles.share(one, other) for one, other in pairwise(ends)]
+
+    assert all(0 <= one <= 1 for one in shares)
+    assert abs(sum(shares) + cycles.share(ends[-1], "") - 1) < 1e-6
+
+
+@given(NAMES, st.integers(0, 1000))
+def test_a_cycle_goes_on_or_begins_anew(cursor: str, chunks: int) -> None:
+    """One that is under way keeps its start; a finished one keeps when that was."""
+    later = START + timedelta(days=3)
+    under_way = cycles.advanced(cycles.resume(None, START), cursor, chunks=chunks)
+
+    assert under_way == cycles.resume(under_way, later)
+    done = cycles.finished(under_way, later)
+    assert Cycle(
+        started_at=later + timedelta(days=1), finished_at=later, finished_chunks=chunks
+    ) == cycles.resume(done, later + timedelta(days=1))
+
+
+@given(st.floats(1e-9, 1))
+def test_so_many_slices_cover_the_store_and_one_less_does_not(done: float) -> None:
+    """Within the precision of a share."""
+    count = cycles.slices_per_cycle(done)
+
+    assert count is not None
+    assert count * done >= 1 - 1e-5
+    assert (count - 1) * done < 1 + 1e-5
+
+
+def test_a_slice_that_did_nothing_says_nothing_of_the_whole() -> None:
+    """Rather than dividing by it."""
+    assert cycles.slices_per_cycle(0.0) is None
