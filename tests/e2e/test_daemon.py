@@ -12,9 +12,10 @@ import yaml
 
 from backy.daemon import workers
 from backy.daemon.prepare import open_repository, prepare
+from backy.domain.cycle import Cycle
 from backy.domain.settings import parse_settings
 from backy.ground.directory import Directory
-from backy.repository import remembered
+from backy.repository import remembered, trust
 from backy.repository.remembered import Outcome
 from scheduled import Scheduled, ended
 
@@ -24,7 +25,8 @@ def test_three_jobs_run_and_are_told_to_the_callback(tmp_path: Path) -> None:
     with Scheduled(tmp_path) as daemon:
         assert "3 jobs run as workers become free\n" == daemon.client("runall").stdout
         for _ in range(3):
-            daemon.wait_for("backup finished")
+            told = daemon.wait_for("backup finished")
+            assert (daemon.base / str(told["job"]) / f"{told['revision']}.rev").exists()
 
         assert [1, 1, 1] == [daemon.revisions(name) for name in daemon.names]
         assert {f"completed {name}" for name in daemon.names} == set(
@@ -95,6 +97,30 @@ def test_a_collection_that_stops_is_told(tmp_path: Path) -> None:
         check = daemon.backy("check")
         assert 2 == check.returncode
         assert "garbage collection is stopped" in check.stdout
+
+
+def test_a_daily_slice_proves_the_store_and_tells_what_is_bad(tmp_path: Path) -> None:
+    """A day after the last one; what it finds is a finding and no failure of the slice."""
+    with Scheduled(tmp_path) as daemon:
+        daemon.request("vm0")
+        daemon.wait_for("backup finished", job="vm0")
+        daemon.end(signal.SIGTERM)
+        past = datetime(2026, 1, 1, tzinfo=UTC)
+        rotten = next((daemon.base / "chunks").glob("??/*"))
+        rotten.write_bytes(b"rot")
+        with Directory.open(str(daemon.base / "chunks")) as chunks:
+            trust.write_cycle(chunks, Cycle(started_at=past, sliced_at=past))
+            daemon.start()
+            found = daemon.wait_for("verification found damage")
+            cycle = trust.read_cycle(chunks)
+
+        assert rotten.name in found["error"]
+        assert cycle is not None
+        assert cycle.sliced_at is not None
+        assert datetime.now(UTC) - cycle.sliced_at < timedelta(minutes=1)
+        check = daemon.backy("check")
+        assert 1 == check.returncode
+        assert "1 damaged chunk is in quarantine" in check.stdout
 
 
 def test_children_die_with_a_killed_scheduler_and_the_next_one_works(tmp_path: Path) -> None:

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy.daemon.chores import FIRST_AFTER, RETRY_AFTER, Chore, Last, due
+from backy.daemon.chores import (
+    FIRST_AFTER,
+    RETRY_AFTER,
+    SLICE_INTERVAL,
+    Chore,
+    Last,
+    due,
+    wanted,
+)
+from backy.domain.config import GlobalConfig
 
 NOW = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -49,3 +58,14 @@ def test_an_end_in_the_future_neither_storms_nor_stops(ahead: timedelta) -> None
 
     assert due([GC], {"collection": Last(NOW)}, NOW, NOW) is None
     assert GC == due([GC], {"collection": Last(NOW)}, NOW, NOW + DAY)
+
+
+def test_the_configuration_says_which_chores_there_are() -> None:
+    """Collection always, a slice of verification unless it is 0 long."""
+    general = GlobalConfig(gc_interval=3600, verify_slice=5400)
+
+    assert [
+        Chore("collection", ("gc",), timedelta(hours=1)),
+        Chore("verification", ("verify", "--slice", "90m"), SLICE_INTERVAL, finding=1),
+    ] == wanted(general)
+    assert ["collection"] == [one.name for one in wanted(general._replace(verify_slice=0))]

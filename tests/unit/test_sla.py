@@ -118,6 +118,7 @@ def test_figures_are_those_of_the_newest_good_revision() -> None:
 
     expected = Figures(
         newest=NOW - timedelta(hours=5),
+        revision=history[1].uuid,
         duration=5000.5,
         bytes_read=10_000,
         bytes_written=5000,

@@ -52,6 +52,7 @@ def test_figures_of_a_history(site: Site, repository: Repository) -> None:
     assert Surveyed(
         Figures(
             newest=SECOND.taken_at,
+            revision=SECOND.uuid,
             taken={**taken, "weekly": FIRST.taken_at},
             last_tags=("daily", "manual:x"),
             manual_tags=("manual:x",),

@@ -1,10 +1,10 @@
 """Chores: what the scheduler does for the repository as a whole, one at a time, beside the jobs.
 
-    due(CHORES, last, since, now)      the chore to start now, or None
+    due(wanted(settings.general), last, since, now)      the chore to start now, or None
 
-Collection gives the space back that expiry has freed. A chore is due an interval after it last ended,
-by the host's clock; one that never ran waits until the scheduler has been up for an hour, so that a
-restart is no storm, and one that failed for another hour.
+Collection gives the space back that expiry has freed; verification proves a slice of the store a day.
+A chore is due an interval after it last ended, by the host's clock; one that never ran waits until the
+scheduler has been up for an hour, so that a restart is no storm, and one that failed for another hour.
 
 Limits: pure; `service` runs them.
 """
@@ -13,16 +13,26 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from backy.domain.config import GlobalConfig
+from backy.ground.units import format_interval
+
 FIRST_AFTER = timedelta(hours=1)
 RETRY_AFTER = timedelta(hours=1)
 
 
+SLICE_INTERVAL = timedelta(days=1)
+
+
 class Chore(NamedTuple):
-    """A command for the whole repository, and how often it is due."""
+    """A command for the whole repository, and how often it is due.
+
+    `finding` is the exit code by which it tells that it did its work, and found something.
+    """
 
     name: str
     words: tuple[str, ...]
     interval: timedelta
+    finding: int | None = None
 
 
 class Last(NamedTuple):
@@ -30,6 +40,15 @@ class Last(NamedTuple):
 
     at: datetime
     failed: bool = False
+
+
+def wanted(general: GlobalConfig) -> list[Chore]:
+    """The chores that the configuration asks for."""
+    found = [Chore("collection", ("gc",), timedelta(seconds=general.gc_interval))]
+    if general.verify_slice:
+        words = ("verify", "--slice", format_interval(general.verify_slice))
+        found.append(Chore("verification", words, SLICE_INTERVAL, finding=1))
+    return found
 
 
 def due(

@@ -13,7 +13,7 @@ import contextlib
 import signal
 from collections import Counter
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Protocol
 from uuid import uuid4
 
@@ -31,7 +31,7 @@ from backy.ground.clock import Clock
 from backy.ground.errors import BackyError, JobMissing
 from backy.operation.survey import Surveyed, survey, survey_job
 from backy.repository import history as histories
-from backy.repository import remembered
+from backy.repository import remembered, trust
 from backy.repository.repository import Repository
 
 _LONGEST_WAIT = 10.0
@@ -85,6 +85,9 @@ class Service:
         self._chores_ended: dict[str, chores.Last] = {}
         if (outcome := remembered.read_outcome(repository.chunks)) is not None:
             self._chores_ended["collection"] = chores.Last(outcome.at, failed=bool(outcome.stopped))
+        cycle = trust.read_cycle(repository.chunks)
+        if cycle is not None and cycle.sliced_at is not None:
+            self._chores_ended["verification"] = chores.Last(cycle.sliced_at)
         self._wake = asyncio.Event()
         self._stopping = False
         self._adopt(settings)
@@ -248,8 +251,7 @@ class Service:
         """Start what is due for the whole repository, one at a time."""
         if self._chore is not None:
             return
-        interval = timedelta(seconds=self.settings.general.gc_interval)
-        known = [chores.Chore("collection", ("gc",), interval)]
+        known = chores.wanted(self.settings.general)
         chore = chores.due(known, self._chores_ended, self.started_at, now)
         if chore is not None:
             self._chore = asyncio.create_task(self._do_chore(chore), name=chore.name)
@@ -264,10 +266,13 @@ class Service:
             ended = workers.Ended(1, f"it could not be started: {error}")
         if ended.code == 0:
             self._log.info(f"{chore.name} finished", task=task)
+        elif ended.code == chore.finding:
+            self._log.error(f"{chore.name} found damage", task=task, error=ended.said)
         else:
             why = ended.said or f"it ended with code {ended.code}"
             self._log.error(f"{chore.name} failed", error=why, task=task)
-        self._chores_ended[chore.name] = chores.Last(self._clock.now(), failed=ended.code != 0)
+        failed = ended.code not in (0, chore.finding)
+        self._chores_ended[chore.name] = chores.Last(self._clock.now(), failed=failed)
         self._chore = None
         self._wake.set()
 
@@ -298,7 +303,8 @@ class Service:
         if failure is None:
             self.counters["succeeded"] += 1
             self.jobs[name] = rules.finished(job, found, now)
-            self._log.info("backup finished", job=name, task=task)
+            revision = found.figures.revision
+            self._log.info("backup finished", job=name, revision=revision, task=task)
         else:
             self.counters["failed"] += 1
             self.jobs[name] = rules.failed(job, found, now, self._clock.monotonic())

@@ -34,6 +34,7 @@ DEFAULT_BASE = "/srv/backy"
 DEFAULT_CODEC = "lz4"
 MAX_WORKERS = 1000
 MAX_KEEP = 1_000_000
+_MAX_SLICE = 23 * 3600
 
 SECTIONS = ("global", "api", "peers", "schedules", "jobs")
 GLOBAL_KEYS = (
@@ -43,6 +44,7 @@ GLOBAL_KEYS = (
     "backup-completed-callback",
     "backup-failed-callback",
     "gc-interval",
+    "verify-slice",
 )
 GLOBAL_LEGACY = ("status-file", "status-interval", "telnet-addrs", "telnet-port")
 SOURCE_LEGACY = ("cow", "backend")
@@ -59,6 +61,7 @@ class GlobalConfig(NamedTuple):
     completed_callback: str | None = None
     failed_callback: str | None = None
     gc_interval: int = 86400
+    verify_slice: int = 1800
     legacy: tuple[str, ...] = ()
 
 
@@ -103,6 +106,7 @@ def parse_global_section(section: Mapping[str, object], file: str) -> GlobalConf
         _program(section, "backup-completed-callback", file),
         _program(section, "backup-failed-callback", file),
         _gc_interval(section.get("gc-interval", "1d"), file),
+        _verify_slice(section.get("verify-slice", "30m"), file),
         legacy,
     )
 
@@ -133,6 +137,20 @@ def _gc_interval(found: object, file: str) -> int:
         return _interval(found)
     except ValueError as error:
         raise ConfigError(file, "global.gc-interval", str(error)) from error
+
+
+def _verify_slice(found: object, file: str) -> int:
+    """Seconds; 0 for none."""
+    if found == 0 and not isinstance(found, bool):
+        return 0
+    try:
+        seconds = _interval(found)
+    except ValueError as error:
+        raise ConfigError(file, "global.verify-slice", str(error)) from error
+    if seconds > _MAX_SLICE:
+        why = "a slice takes at most 23h of each day"
+        raise ConfigError(file, "global.verify-slice", why)
+    return seconds
 
 
 def _program(section: Mapping[str, object], name: str, file: str) -> str | None:

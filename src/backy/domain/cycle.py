@@ -31,6 +31,8 @@ class Cycle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     cursor: str = ""
     chunks: int = 0
     bad: int = 0
+    # The end of the last slice, whatever it covered.
+    sliced_at: datetime | None = None
     # Of the last whole cycle.
     finished_at: datetime | None = None
     finished_chunks: int = 0

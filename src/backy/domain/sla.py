@@ -30,6 +30,7 @@ class Figures(NamedTuple):
     """What scheduling and monitoring need of a history; of good revisions where nothing else is said."""
 
     newest: datetime | None = None
+    revision: str | None = None  # the newest one's UUID
     duration: float = 0.0
     bytes_read: int = 0
     bytes_written: int = 0
@@ -103,6 +104,7 @@ def figures(
         return counted
     return counted._replace(
         newest=newest.taken_at,
+        revision=newest.uuid,
         duration=newest.stats.duration,
         bytes_read=newest.stats.bytes_read,
         bytes_written=newest.stats.bytes_written,

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import NamedTuple
 
+import msgspec
+
 from backy.domain import cycle as cycles
 from backy.domain.chunkmap import Entry
 from backy.domain.cycle import Cycle
@@ -110,6 +112,7 @@ class _Walk:
         if whole:
             self._cycle = cycles.finished(self._cycle, self._clock.now())
             damaged = self._compare()
+        self._cycle = msgspec.structs.replace(self._cycle, sliced_at=self._clock.now())
         self._save()
         return Slice(tuple(self._bad), chunks, share, self._cycle, whole, damaged, self._failed)
 
