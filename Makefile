@@ -7,7 +7,7 @@ PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 export PATH
 
 # What tests use from the system; without root they skip what needs a missing one.
-PACKAGES := e2fsprogs util-linux xfsprogs btrfs-progs fdisk faketime
+PACKAGES := e2fsprogs util-linux xfsprogs btrfs-progs fdisk faketime qemu-system-common
 BENCH_PACKAGES := debootstrap restic
 
 # Minutes that `make torture` may take.
