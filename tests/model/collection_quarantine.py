@@ -41,15 +41,14 @@ Steps = Iterator[tuple[str, "State"]]
 class Rules:
     """What keeps a removal by verify from being a loss that nobody is told of; each may be dropped.
 
-    The last two are not kept by backy (doc/design.md, "Collection"): a copy in the trash counts as
-    there when verify or a backup says what is lost, and a name that is taken is left as it is.
+    `case_voids_trash`: a copy in the trash counts as there only while no case has the chunk.
     """
 
     moves_before_it_lists: bool = True
     looks_after_its_commit: bool = True
     hashes_again_where_it_lies: bool = True
     rescues_without_replacing: bool = True
-    trash_is_no_copy: bool = True
+    case_voids_trash: bool = True
     keeps_good_where_bad_took_its_name: bool = True
 
 
@@ -112,9 +111,10 @@ class State(NamedTuple):
     healed: bool
     left: Left
 
-    def has_copy(self, *, in_trash: bool) -> bool:
-        """Whether X, good or bad, is in the store, or also whether it is in the trash."""
-        return self.store != NONE or (in_trash and self.trash != NONE)
+    def has_copy(self, *, case_voids_trash: bool = False) -> bool:
+        """Whether X, good or bad, is in the store, or in the trash as far as that counts."""
+        in_trash = self.trash != NONE and not (case_voids_trash and self.case != NONE)
+        return self.store != NONE or in_trash
 
     def with_writer(self, number: int, at: str, *, looked: bool | None = None) -> "State":
         """One writer is further; they are numbered as their revisions, from 1."""
@@ -165,7 +165,7 @@ def fault_of(state: State) -> str:
         return UNHEALED
     if state.verify.at == ENDED and state.case == GOOD:
         return WRONGED
-    if state.verify.at == ENDED and "r" in needed and not state.has_copy(in_trash=True):
+    if state.verify.at == ENDED and "r" in needed and not state.has_copy():
         return UNMARKED
     return ""
 
@@ -205,7 +205,7 @@ def _looks(state: State, rules: Rules, number: int, then: str) -> Steps:
     """Look whether X was moved aside: heal it, or mark the own revision where the source changed."""
     who = f"writer {number}"
     after = state.with_writer(number, then, looked=True)
-    if state.has_copy(in_trash=not rules.trash_is_no_copy) or state.slots[number] not in "rm":
+    if state.has_copy(case_voids_trash=rules.case_voids_trash) or state.slots[number] not in "rm":
         yield f"{who} finds nothing missing", after
         return
     yield f"{who} heals X", after.stored_anew()
@@ -273,7 +273,7 @@ def _list(state: State, rules: Rules, one: Verify) -> Steps:
         if one.at == LIST_FIRST:
             hurt |= (what == "r") << slot
             label = f"lists revision {slot}"
-        elif what == "r" and not state.has_copy(in_trash=not rules.trash_is_no_copy):
+        elif what == "r" and not state.has_copy(case_voids_trash=rules.case_voids_trash):
             after = state.with_slot(slot, "d")
             label = f"marks revision {slot}"
         else:

@@ -11,7 +11,7 @@ from backy.domain.chunkmap import NO_DISK, Entry, Layout
 from backy.domain.cycle import START, Cycle, advanced, finished
 from backy.domain.health import State, judge_store
 from backy.domain.revision import MapDigest, Revision, Trust, parse, serialise
-from backy.repository import damage, layout
+from backy.repository import damage, layout, quarantine
 from backy.repository.maps import MapWriter
 from backy.repository.repository import Job, Repository
 from fakes import fake_revision
@@ -100,6 +100,33 @@ def test_what_lies_in_the_trash_is_not_lost(
     put(site, Entry(B, A), folder="trash/11111111-1111-4111-8111-111111111111/")
     (site.chunks / "trash" / "stray").touch()
 
+    assert [] == list(damage.lost_of(repository.chunks, job.directory, revision))
+
+
+def test_what_was_moved_aside_is_lost_although_the_trash_has_a_copy(
+    site: Site, repository: Repository, job: Job, revision: Revision
+) -> None:
+    """Purge may have passed over that copy while the bad one had the name; once healed, it counts."""
+    put(site, Entry(A), Entry(B, A))
+    put(site, Entry(C), folder="trash/11111111-1111-4111-8111-111111111111/")
+    case = "22222222-2222-4222-8222-222222222222"
+    put(site, Entry(C), folder=f"quarantine/{case}/")
+    (site.chunks / "quarantine" / "stray").touch()
+
+    lost = list(damage.lost_of(repository.chunks, job.directory, revision))
+
+    assert [(2 * CHUNK, Entry(C)), (3 * CHUNK, Entry(C))] == [(one.offset, one.entry) for one in lost]
+    healed = fake_revision(1, "daily").taken_at
+    report = quarantine.Report(
+        case=case,
+        chunk=layout.chunk_name(Entry(C)),
+        found_at=healed,
+        found_by="verify",
+        why="rot",
+        healed_at=healed,
+        healed_by="backup",
+    )
+    quarantine.write_report(repository.chunks, report)
     assert [] == list(damage.lost_of(repository.chunks, job.directory, revision))
 
 

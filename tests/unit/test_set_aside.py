@@ -178,6 +178,46 @@ def test_a_chunk_that_was_stored_anew_meanwhile_stays(site: Site, chunks: Direct
     assert [] == list((site.chunks / "quarantine").iterdir())
 
 
+@pytest.mark.parametrize("entry", [FULL, DELTA], ids=["full", "delta"])
+def test_a_good_chunk_takes_the_place_of_a_bad_one_that_has_its_name(
+    site: Site, chunks: Directory, entry: Entry
+) -> None:
+    """Purge linked a bad copy back from the trash while the good one was on its way: none is lost."""
+    path = put(site, entry, b"rotten")
+
+    def replaced(step: str) -> None:
+        if step.startswith("move ") and not in_quarantine(site):
+            put(site, entry, good(entry))
+        elif step.startswith("link "):
+            path.write_bytes(b"rotten, too")
+
+    failpoint.install(replaced)
+
+    assert quarantine.set_aside(chunks, CHUNK, entry) is None
+
+    assert good(entry) == path.read_bytes()
+    assert [] == list((site.chunks / "quarantine").iterdir())
+
+
+def test_where_neither_copy_can_be_judged_both_stay(site: Site, chunks: Directory) -> None:
+    """A delta in the store and one in its case, and their base is gone: a later verify goes on."""
+    path = put(site, DELTA, b"rotten")
+
+    def replaced(step: str) -> None:
+        if step.startswith("move "):
+            put(site, DELTA, good(DELTA))
+        elif step.startswith("sync ") and in_quarantine(site):
+            path.write_bytes(good(DELTA))
+            (site.chunks / layout.chunk_path(Entry(chunk_id(BASE)))).unlink(missing_ok=True)
+
+    failpoint.install(replaced)
+
+    assert quarantine.set_aside(chunks, CHUNK, DELTA) is None
+
+    assert path.exists()
+    assert [path.name] == in_quarantine(site)
+
+
 def test_a_chunk_that_another_verify_moves_first_is_no_error(site: Site, chunks: Directory) -> None:
     """Two of them find the same damage; one case is left, and no empty one."""
     path = put(site, FULL, b"rotten")

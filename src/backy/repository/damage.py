@@ -2,7 +2,9 @@
 
 An entry of a map is *lost* while the file that it names, or its base, is neither in the store nor in
 the trash, and no full chunk of its id is either. So a chunk in quarantine is lost, and one that a
-backup stored anew is not any more.
+backup stored anew is not any more. While a case of the quarantine is open, a copy of its chunk in the
+trash does not count: purge links it back only where the name is free, and it may have been taken by
+the bad file when purge looked (tests/model/collection_quarantine.py).
 
     for found in needing(repository, {entry}): …      who needs these chunks, in all jobs
     refresh(chunks, job, uuid)                        make a record say what is lost now
@@ -31,7 +33,7 @@ from backy.ground.errors import (
     StorageFailed,
 )
 from backy.repository import history as histories
-from backy.repository import layout
+from backy.repository import layout, quarantine
 from backy.repository.maps import MapReader, open_pinned
 from backy.repository.quarantine import Hurt
 from backy.repository.repository import Repository
@@ -193,7 +195,11 @@ class _Presence:
 
     def _is_there(self, entry: Entry) -> bool:
         path = layout.chunk_path(entry)
-        return self._chunks.has(path) or self._in_trash(entry) or self._chunks.has(path)
+        if self._chunks.has(path):
+            return True
+        if self._in_trash(entry) and not quarantine.holds_open(self._chunks, entry):
+            return True
+        return self._chunks.has(path)
 
     def _in_trash(self, entry: Entry) -> bool:
         name = layout.chunk_name(entry)

@@ -8,8 +8,9 @@ known whom it hurts, a `report`. Nothing is deleted here but by the operator (`d
 
 A chunk is moved only when its file proves to be bad, and it is hashed again where it lies then, past
 the page cache: one that somebody replaced meanwhile is linked back. What cannot be read at all (EIO,
-too many open files, a time-out) is no proof and is never moved. A case without a report was cut short
-by a kill; whoever verifies next completes it.
+too many open files, a time-out) is no proof and is never moved. Where its name is taken by then, the
+copy that proves to be good stays. A case without a report was cut short by a kill; whoever verifies
+next completes it.
 
 Limits: the store proper only; what lies in the trash is collection's.
 """
@@ -140,25 +141,32 @@ def confirm(chunks: Directory, chunk_size: int, case: Case) -> DamageError | Non
             chunks.enter(name[:2]) as stored,
         ):
             fault = _fault_in(chunks, chunk_size, folder, case.chunk)
-            if fault is None:
-                _link_back(quarantine, case.name, folder, stored, name)
+            if fault is None and _link_back(chunks, chunk_size, folder, stored, case.chunk):
+                _remove_empty(quarantine, case.name)
             return fault
     except FileNotFoundError:
         return None
 
 
 def _link_back(
-    quarantine: Directory, case: str, folder: Directory, stored: Directory, name: str
-) -> None:
+    chunks: Directory, chunk_size: int, folder: Directory, stored: Directory, entry: Entry
+) -> bool:
+    """Whether the chunk is out of the case; nothing is lost where neither copy can be judged."""
+    name = layout.chunk_name(entry)
     try:
-        # If the name is taken, the chunk was stored anew, and this copy is one too many.
-        durable.link(folder, name, stored, name)
-        durable.sync_directory(stored)
-        durable.remove(folder, name)
+        if durable.link(folder, name, stored, name) or _is_proven(chunks, chunk_size, stored, entry):
+            durable.sync_directory(stored)
+            durable.remove(folder, name)
+        elif _is_proven(chunks, chunk_size, folder, entry):
+            # A purge linked a bad copy back from the trash, or the new one rotted, too.
+            durable.move(folder, name, stored, name)
+            durable.sync_directory(stored)
+        else:
+            return False
     except StorageFailed as error:
         if error.code != errno.ENOENT:
             raise
-    _remove_empty(quarantine, case)
+    return True
 
 
 def _remove_empty(quarantine: Directory, case: str) -> None:
@@ -174,19 +182,36 @@ def _fault_in(chunks: Directory, chunk_size: int, folder: Directory, entry: Entr
 
     None if it is good, not there, cannot be read, or cannot be judged for want of its base.
     """
-    name = layout.chunk_name(entry)
     try:
-        frame = _frame(folder, name)
-        header = chunk.check_frame(entry.ident, frame, chunk_size)
-        if header.base != (entry.base or chunk.ZERO):
-            return ChunkDamaged(name, "its header and its name differ")
-        bases = None if entry.base is None else _Bases(ChunkReader(chunks, chunk_size, fresh=True))
-        chunk.decode(entry.ident, frame, bases, chunk_size)
+        _prove(chunks, chunk_size, folder, entry)
+    except ChunkDamaged as error:
+        return error
     except (FileNotFoundError, ChunkUnreadable, _BaseUnusableError):
         return None
-    except ChunkDamaged as error:
-        return ChunkDamaged(name, error.why)
     return None
+
+
+def _is_proven(chunks: Directory, chunk_size: int, folder: Directory, entry: Entry) -> bool:
+    """Whether the very file of that name in a folder is there, and is good."""
+    try:
+        _prove(chunks, chunk_size, folder, entry)
+    except (ChunkDamaged, FileNotFoundError, ChunkUnreadable, _BaseUnusableError):
+        return False
+    return True
+
+
+def _prove(chunks: Directory, chunk_size: int, folder: Directory, entry: Entry) -> None:
+    """ChunkDamaged if a chunk's file is bad; FileNotFoundError, ChunkUnreadable, _BaseUnusableError."""
+    name = layout.chunk_name(entry)
+    frame = _frame(folder, name)
+    try:
+        header = chunk.check_frame(entry.ident, frame, chunk_size)
+        if header.base != (entry.base or chunk.ZERO):
+            raise ChunkDamaged(name, "its header and its name differ")
+        bases = None if entry.base is None else _Bases(ChunkReader(chunks, chunk_size, fresh=True))
+        chunk.decode(entry.ident, frame, bases, chunk_size)
+    except ChunkDamaged as error:
+        raise ChunkDamaged(name, error.why) from error
 
 
 class _BaseUnusableError(Exception):
@@ -289,6 +314,21 @@ def delete(chunks: Directory, found: Case) -> None:
                     durable.remove(folder, name)
         durable.remove_directory(quarantine, found.name)
         durable.sync_directory(quarantine)
+
+
+def holds_open(chunks: Directory, entry: Entry) -> bool:
+    """Whether a chunk's file was moved aside and nothing is known to have taken its place. OSError."""
+    name = layout.chunk_name(entry)
+    with chunks.enter(layout.QUARANTINE) as quarantine:
+        for case_name in quarantine.names():
+            if layout.is_uuid(case_name):
+                with (
+                    suppress(FileNotFoundError, NotADirectoryError),
+                    quarantine.enter(case_name) as folder,
+                ):
+                    if folder.has(name) and _look(case_name, folder).is_open:
+                        return True
+    return False
 
 
 def content_is_stored(chunks: Directory, entry: Entry) -> bool:
