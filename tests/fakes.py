@@ -1,6 +1,6 @@
 """Stand-ins for what the world gives backy: an image source, a revision, a disk that fails, a device.
 
-    source = FakeSource(b"content"); with source.snapshot() as snapshot: …
+    source = FakeSource(b"content"); with source.live() as snapshot: …
     failpoint.install(Steps(fail_at="sync ", code=errno.EIO))
 
 `FakeSource` passes the contract that real sources pass (tests/contract/test_sources.py), so a test
@@ -14,7 +14,7 @@ import fcntl
 import os
 import struct
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -23,12 +23,13 @@ import pytest
 
 from backy.domain.chunk import ChunkId
 from backy.domain.chunkmap import Entry
+from backy.domain.extents import Extent
 from backy.domain.revision import Consistency, MapDigest, Origin, Revision, SourceIdentity, Stats, Trust
 from backy.ground.directory import Directory
 from backy.ground.errors import SourceFailed
 from backy.ground.linux import PAGE, Buffer
 from backy.repository import layout
-from backy.source.base import Extent
+from backy.source.base import Base, Changes, Confidence
 from strategies import EPOCH
 
 _BLKROSET = 0x125D
@@ -50,8 +51,22 @@ class FakeSource:
         self.content[offset : offset + len(content)] = content
         self.writes += 1
 
+    @property
+    def place(self) -> str:
+        """See `Source.place`."""
+        return ""
+
+    def prune(self, snapshots: Mapping[str, str]) -> Collection[str]:
+        """See `Source.prune`."""
+        return snapshots
+
     @contextmanager
-    def snapshot(self) -> Iterator["FakeSnapshot"]:
+    def live(self) -> Iterator["FakeSnapshot"]:
+        """See `Source.live`."""
+        yield FakeSnapshot(self)
+
+    @contextmanager
+    def snapshot(self, revision: str) -> Iterator["FakeSnapshot"]:
         """See `Source.snapshot`."""
         yield FakeSnapshot(self)
 
@@ -65,6 +80,9 @@ class FakeSnapshot:
         self.size = len(source.content)
         self.data_size = sum(extent.length for extent in self.extents())
         self.identity = SourceIdentity(type="fake", size=self.size)
+        self.seconds = 0.0
+        self.warnings: Sequence[str] = ()
+        self.remark = ""
 
     def extents(self) -> Iterator[Extent]:
         """See `Snapshot.extents`: runs of pages that hold anything but zeros."""
@@ -77,7 +95,14 @@ class FakeSnapshot:
                 yield Extent(start, min(at, self.size) - start)
                 start = None
 
-    def read(self, buffer: Buffer, offset: int, length: int) -> None:
+    def extents_since(self, base: Base) -> Changes:
+        """See `Snapshot.extents_since`."""
+        return Changes(Confidence.NONE, why="the fake keeps nothing")
+
+    def keep(self) -> None:
+        """See `Snapshot.keep`."""
+
+    def read(self, buffer: Buffer, offset: int, length: int, start: int = 0) -> None:
         """See `Snapshot.read`."""
         bad = self._source.bad
         if bad and offset < bad.stop and bad.start < offset + length:
@@ -85,7 +110,7 @@ class FakeSnapshot:
         content = bytes(self._source.content[offset : offset + length])
         if len(content) < length:
             raise SourceFailed("fake", offset, "it became shorter while it was read")
-        buffer.fill(content)
+        buffer.fill(content, start)
 
     def consistency(self) -> Consistency:
         """See `Snapshot.consistency`."""

@@ -20,12 +20,15 @@ from backy.domain.chunk import ID_SIZE, ZERO, ChunkId
 from backy.domain.revision import (
     Consistency,
     Distrust,
+    Kept,
     MapDigest,
     Origin,
+    Reading,
     Revision,
     SourceIdentity,
     Stats,
     Trust,
+    View,
 )
 
 CODECS = ("none", "lz4", "zstd:-7", "zstd", "zstd:19")
@@ -103,15 +106,24 @@ def revisions() -> st.SearchStrategy[Revision]:
         inode=st.none() | _COUNTS,
         changed_ns=st.none() | _COUNTS,
         size=st.none() | _COUNTS,
+        view=st.none() | st.sampled_from(View),
+        kept=st.none()
+        | st.builds(Kept, path=st.text(max_size=20), inode=_COUNTS, changed_ns=_COUNTS, size=_COUNTS),
     )
+    reading = st.builds(
+        Reading,
+        last_full=uuids(),
+        since=st.none() | uuids(),
+        runs=_COUNTS,
+        why=st.text(max_size=20),
+        audit_failed=st.booleans(),
+    )
+    counts = {name: _COUNTS for name in Stats.__struct_fields__ if name not in ("duration", "seconds")}
     stats = st.builds(
         Stats,
         duration=st.floats(0, 1e9),
-        bytes_read=_COUNTS,
-        bytes_written=_COUNTS,
-        chunks=_COUNTS,
-        chunks_zero=_COUNTS,
-        chunks_new=_COUNTS,
+        seconds=st.dictionaries(st.text(max_size=9), st.floats(0, 1e9), max_size=3),
+        **counts,
     )
     return st.builds(
         Revision,
@@ -125,6 +137,7 @@ def revisions() -> st.SearchStrategy[Revision]:
         maps=st.lists(map_digest, max_size=3, unique_by=lambda one: one.disk).map(tuple),
         source=identity,
         stats=stats,
+        reading=st.none() | reading,
     )
 
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from backy.domain.revision import Consistency, SourceIdentity
+from backy.domain.revision import Consistency, SourceIdentity, View
 from backy.ground import linux
 from backy.ground.errors import SourceFailed, SourceRefused
 from backy.ground.linux import PAGE, Buffer
@@ -21,6 +21,7 @@ from backy.source.file import FileSource
 from fakes import FakeSource, loop_device
 
 SIZE = 64 * PAGE
+REVISION = "11111111-1111-4111-8111-111111111111"
 
 
 def filled(path: Path) -> Path:
@@ -35,7 +36,7 @@ def refusal(path: str) -> str:
 
     def attempt() -> None:
         try:
-            with FileSource(path).snapshot():
+            with FileSource(path).snapshot(REVISION):
                 found.append("it was accepted")
         except SourceRefused as error:
             found.append(error.why)
@@ -103,7 +104,7 @@ def test_path_that_leads_nowhere_is_refused(path: str) -> None:
 def test_image_that_changed_is_torn(tmp_path: Path, change: Callable[[Path], object]) -> None:
     """Size and times are compared, not bytes: what might have changed is never called good."""
     path = filled(tmp_path / "image")
-    with FileSource(str(path)).snapshot() as snapshot:
+    with FileSource(str(path)).snapshot(REVISION) as snapshot:
         change(path)
         assert Consistency.TORN is snapshot.consistency()
 
@@ -111,7 +112,7 @@ def test_image_that_changed_is_torn(tmp_path: Path, change: Callable[[Path], obj
 def test_image_that_is_only_read_is_consistent(tmp_path: Path) -> None:
     """Somebody who reads the image meanwhile does not make it torn."""
     path = filled(tmp_path / "image")
-    with FileSource(str(path)).snapshot() as snapshot:
+    with FileSource(str(path)).snapshot(REVISION) as snapshot:
         path.read_bytes()
         os.stat(path)
         assert Consistency.CONSISTENT is snapshot.consistency()
@@ -124,7 +125,7 @@ def test_image_that_is_written_through_memory_is_torn(tmp_path: Path, dirty_befo
     with path.open("r+b") as file, mmap.mmap(file.fileno(), SIZE) as memory:
         if dirty_before:
             memory[0] = 1
-        with FileSource(str(path)).snapshot() as snapshot:
+        with FileSource(str(path)).snapshot(REVISION) as snapshot:
             memory[0] = 2
             assert Consistency.TORN is snapshot.consistency()
 
@@ -141,7 +142,7 @@ def test_image_that_changed_just_now_is_waited_for(
 
     clock = SimpleNamespace(time_ns=now, sleep=waited.append)
     monkeypatch.setattr("backy.source.file.time", clock)
-    with FileSource(str(path)).snapshot() as snapshot:
+    with FileSource(str(path)).snapshot(REVISION) as snapshot:
         assert Consistency.CONSISTENT is snapshot.consistency()
 
     assert sum(waited) >= 0.01
@@ -150,7 +151,7 @@ def test_image_that_changed_just_now_is_waited_for(
 def test_image_that_shrinks_fails_with_its_byte(tmp_path: Path) -> None:
     """Reading where the image ended meanwhile names that byte."""
     path = filled(tmp_path / "image")
-    with FileSource(str(path)).snapshot() as snapshot:
+    with FileSource(str(path)).snapshot(REVISION) as snapshot:
         os.truncate(path, PAGE + 100)
         with pytest.raises(SourceFailed, match="it became shorter") as caught:
             snapshot.read(Buffer(4 * PAGE), 0, 4 * PAGE)
@@ -160,7 +161,7 @@ def test_image_that_shrinks_fails_with_its_byte(tmp_path: Path) -> None:
 
 def test_read_error_names_its_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bad sector is told with the offset of the read."""
-    with FileSource(str(filled(tmp_path / "image"))).snapshot() as snapshot:
+    with FileSource(str(filled(tmp_path / "image"))).snapshot(REVISION) as snapshot:
 
         def bad(*_: object) -> int:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -173,10 +174,15 @@ def test_read_error_names_its_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_identity_is_that_of_the_file(tmp_path: Path) -> None:
     """Path, inode, size and change time say which file it was and in which state."""
     path = filled(tmp_path / "image")
-    with FileSource(str(path)).snapshot() as snapshot:
+    with FileSource(str(path)).snapshot(REVISION) as snapshot:
         found = path.stat()
         expected = SourceIdentity(
-            type="file", path=str(path), inode=found.st_ino, changed_ns=found.st_ctime_ns, size=SIZE
+            type="file",
+            path=str(path),
+            inode=found.st_ino,
+            changed_ns=found.st_ctime_ns,
+            size=SIZE,
+            view=View.IN_PLACE,
         )
         assert expected == snapshot.identity
 
@@ -185,7 +191,7 @@ def test_replaced_image_is_still_read_from_the_old_file(tmp_path: Path) -> None:
     """A file that takes the image's name during the backup is not mixed into it."""
     path = filled(tmp_path / "image")
     old = path.read_bytes()
-    with FileSource(str(path)).snapshot() as snapshot:
+    with FileSource(str(path)).snapshot(REVISION) as snapshot:
         (tmp_path / "other").write_bytes(bytes(SIZE))
         (tmp_path / "other").rename(path)
         buffer = Buffer(SIZE)
@@ -199,7 +205,7 @@ def test_reading_does_not_fill_the_page_cache(tmp_path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        with FileSource(str(path)).snapshot() as snapshot:
+        with FileSource(str(path)).snapshot(REVISION) as snapshot:
             snapshot.read(Buffer(SIZE), 0, SIZE)
         assert 0.0 == linux.resident_share(file.fileno(), 0, SIZE)
 
@@ -208,9 +214,10 @@ def test_reading_does_not_fill_the_page_cache(tmp_path: Path) -> None:
 def test_device_is_one_extent_without_an_inode(tmp_path: Path, as_root: None) -> None:
     """A device knows neither holes nor times."""
     (tmp_path / "disk").write_bytes(bytes(SIZE))
-    with loop_device(tmp_path / "disk") as device, FileSource(device).snapshot() as snapshot:
+    with loop_device(tmp_path / "disk") as device, FileSource(device).snapshot(REVISION) as snapshot:
         assert [(0, SIZE)] == [tuple(extent) for extent in snapshot.extents()]
-        assert SourceIdentity(type="file", path=device, size=SIZE) == snapshot.identity
+        expected = SourceIdentity(type="file", path=device, size=SIZE, view=View.IN_PLACE)
+        assert expected == snapshot.identity
         assert SIZE == snapshot.data_size
 
 
@@ -220,7 +227,7 @@ def test_device_that_discards_is_torn(tmp_path: Path, as_root: None) -> None:
     filled(tmp_path / "disk")
     with loop_device(tmp_path / "disk") as device:
         fd = os.open(device, os.O_RDWR)
-        with FileSource(device).snapshot() as snapshot:
+        with FileSource(device).snapshot(REVISION) as snapshot:
             linux.punch_hole(fd, 0, PAGE)
             assert Consistency.TORN is snapshot.consistency()
         os.close(fd)
@@ -233,7 +240,7 @@ def test_device_without_counters_is_torn(
     """Where the kernel shows no counters nobody can say that nothing was written."""
     filled(tmp_path / "disk")
     monkeypatch.setattr("backy.source.file._counters", lambda _: ())
-    with loop_device(tmp_path / "disk") as device, FileSource(device).snapshot() as snapshot:
+    with loop_device(tmp_path / "disk") as device, FileSource(device).snapshot(REVISION) as snapshot:
         assert Consistency.TORN is snapshot.consistency()
 
 
@@ -245,7 +252,7 @@ def test_device_whose_counters_stand_still_is_torn(tmp_path: Path, as_root: None
         switch = Path(f"/sys/block/{Path(device).name}/queue/iostats")
         switch.write_text("0")
         try:
-            with FileSource(device).snapshot() as snapshot:
+            with FileSource(device).snapshot(REVISION) as snapshot:
                 fd = os.open(device, os.O_WRONLY)
                 os.pwrite(fd, b"n" * 512, 0)
                 os.fsync(fd)
@@ -257,7 +264,7 @@ def test_device_whose_counters_stand_still_is_torn(tmp_path: Path, as_root: None
 
 def test_fake_source_fails_at_its_bad_bytes() -> None:
     """The stand-in can have bad sectors, and other bytes are read beside them."""
-    with FakeSource(b"x" * SIZE, bad=range(PAGE + 5, PAGE + 6)).snapshot() as snapshot:
+    with FakeSource(b"x" * SIZE, bad=range(PAGE + 5, PAGE + 6)).snapshot(REVISION) as snapshot:
         snapshot.read(Buffer(PAGE), 0, PAGE)
         snapshot.read(Buffer(PAGE), 2 * PAGE, PAGE)
         with pytest.raises(SourceFailed, match="Input/output error"):

@@ -21,6 +21,7 @@ from backy.source.base import Snapshot, Source
 from backy.source.file import FileSource
 from fakes import FakeSource, loop_device
 
+REVISION = "11111111-1111-4111-8111-111111111111"
 C = 64 << 10
 SIZES = [0, 1, 511, 512, 513, PAGE - 1, PAGE, PAGE + 1, C - 1, C, C + 1, 5 * C - 1, 5 * C, 5 * C + 1]
 DEVICE_SIZES = [512, PAGE, C - 512, C, C + 512, 5 * C]
@@ -120,12 +121,15 @@ def image_of(size: int) -> bytes:
     return content[:size]
 
 
-def read(snapshot: Snapshot, offset: int, length: int) -> bytes:
-    """A range of the image, after checking that nothing was written behind it."""
-    buffer = Buffer(length + PAGE)
+def read(snapshot: Snapshot, offset: int, length: int, start: int = 0) -> bytes:
+    """A range of the image, after checking that nothing was written outside its pages."""
+    behind = start + -(-length // PAGE) * PAGE
+    buffer = Buffer(behind + PAGE)
     buffer.fill(b"\xee" * buffer.size)
-    snapshot.read(buffer, offset, length)
-    return bytes(buffer.view[:length])
+    snapshot.read(buffer, offset, length, start)
+    assert b"\xee" * start == bytes(buffer.view[:start])
+    assert b"\xee" * PAGE == bytes(buffer.view[behind : behind + PAGE])
+    return bytes(buffer.view[start : start + length])
 
 
 def read_whole(snapshot: Snapshot) -> bytes:
@@ -145,7 +149,7 @@ def read_whole(snapshot: Snapshot) -> bytes:
 def test_snapshot_reads_the_image(make: Callable[[bytes], Case], size: int) -> None:
     """Size and bytes are the image's, and every byte that is not zero lies in an extent."""
     image = image_of(size)
-    with make(image).source.snapshot() as snapshot:
+    with make(image).source.snapshot(REVISION) as snapshot:
         extents = list(snapshot.extents())
         covered = bytearray(size)
         for extent in extents:
@@ -167,17 +171,31 @@ def test_any_page_aligned_range_is_read(make: Callable[[bytes], Case]) -> None:
     draw = random.Random(1)
     ranges = [(draw.randrange(4 * C // PAGE) * PAGE, draw.randrange(1, 2 * C)) for _ in range(60)]
     ranges = [(offset, min(length, len(image) - offset)) for offset, length in ranges]
-    with make(image).source.snapshot() as snapshot, ThreadPoolExecutor(4) as pool:
+    with make(image).source.snapshot(REVISION) as snapshot, ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda one: read(snapshot, *one), ranges))
 
     assert [image[offset : offset + length] for offset, length in ranges] == found
+
+
+@pytest.mark.parametrize("make", EVERY, indirect=True)
+def test_any_range_is_read_to_any_page_of_the_buffer(make: Callable[[bytes], Case]) -> None:
+    """Changed blocks are read to their place in a chunk, and nothing else there is touched."""
+    image = image_of(C + 11)
+    with make(bytes(image + bytes(-len(image) % 512))).source.snapshot(REVISION) as snapshot:
+        for offset, length, start in [
+            (0, PAGE, 3 * PAGE),
+            (2 * PAGE, 5, PAGE),
+            (C, 11, 0),
+            (C, 11, PAGE),
+        ]:
+            assert image[offset : offset + length] == read(snapshot, offset, length, start)
 
 
 @pytest.mark.parametrize("make", [sparse, in_memory, fake], indirect=True)
 def test_holes_are_in_no_extent(make: Callable[[bytes], Case]) -> None:
     """What was never written need not be read; the estimate of the data counts no hole."""
     image = b"x" * PAGE + bytes(64 * PAGE) + b"y" * PAGE
-    with make(image).source.snapshot() as snapshot:
+    with make(image).source.snapshot(REVISION) as snapshot:
         assert [(0, PAGE), (65 * PAGE, PAGE)] == [tuple(extent) for extent in snapshot.extents()]
         assert 2 * PAGE == snapshot.data_size
 
@@ -186,7 +204,7 @@ def test_holes_are_in_no_extent(make: Callable[[bytes], Case]) -> None:
 @pytest.mark.parametrize("size", [1, PAGE, 50 * PAGE + 5])
 def test_image_of_zeros_may_have_no_extent(make: Callable[[bytes], Case], size: int) -> None:
     """A hole from beginning to end is an image too."""
-    with make(bytes(size)).source.snapshot() as snapshot:
+    with make(bytes(size)).source.snapshot(REVISION) as snapshot:
         assert [] == list(snapshot.extents())
         assert bytes(size) == read_whole(snapshot)
 
@@ -198,7 +216,7 @@ def test_image_that_is_written_during_the_snapshot_is_torn(
 ) -> None:
     """One changed sector between begin and end is noticed, whether it was read already or not."""
     case = make(image_of(2 * C))
-    with case.source.snapshot() as snapshot:
+    with case.source.snapshot(REVISION) as snapshot:
         if when == "before the reads":
             case.write(C, b"n" * 512)
         read_whole(snapshot)
@@ -212,7 +230,7 @@ def test_image_that_was_written_just_before_is_consistent(make: Callable[[bytes]
     """What happened before the snapshot began does not count, however short before."""
     case = make(image_of(2 * C))
     case.write(0, b"n" * 512)
-    with case.source.snapshot() as snapshot:
+    with case.source.snapshot(REVISION) as snapshot:
         assert b"n" * 512 == read_whole(snapshot)[:512]
         assert Consistency.CONSISTENT is snapshot.consistency()
 
@@ -221,10 +239,10 @@ def test_image_that_was_written_just_before_is_consistent(make: Callable[[bytes]
 def test_snapshots_follow_each_other(make: Callable[[bytes], Case]) -> None:
     """A source may be read again, and the next snapshot sees what was written between."""
     case = make(bytes(C))
-    with case.source.snapshot() as snapshot:
+    with case.source.snapshot(REVISION) as snapshot:
         assert bytes(C) == read_whole(snapshot)
     case.write(PAGE, b"n" * 512)
-    with case.source.snapshot() as snapshot:
+    with case.source.snapshot(REVISION) as snapshot:
         assert bytes(PAGE) + b"n" * 512 == read_whole(snapshot)[: PAGE + 512]
 
 
@@ -232,13 +250,16 @@ def test_snapshots_follow_each_other(make: Callable[[bytes], Case]) -> None:
 def test_read_beyond_the_end_fails(make: Callable[[bytes], Case]) -> None:
     """A short read is never filled up with old bytes: the error names the byte at which it ended."""
     source = make(image_of(2 * C)).source
-    with source.snapshot() as snapshot, pytest.raises(SourceFailed, match="no revision was made"):
+    with (
+        source.snapshot(REVISION) as snapshot,
+        pytest.raises(SourceFailed, match="no revision was made"),
+    ):
         snapshot.read(Buffer(2 * C), C, 2 * C)
 
 
 @pytest.mark.parametrize("make", EVERY, indirect=True)
 def test_identity_names_type_and_size(make: Callable[[bytes], Case]) -> None:
     """Later runs can tell whether it is still the same thing that they read."""
-    with make(image_of(2 * C)).source.snapshot() as snapshot:
+    with make(image_of(2 * C)).source.snapshot(REVISION) as snapshot:
         assert 2 * C == snapshot.identity.size
         assert snapshot.identity.type in ("file", "fake")

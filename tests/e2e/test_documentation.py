@@ -25,7 +25,16 @@ from backy.domain import chunk, revision, revspec
 from backy.domain.chunk import Encoder, chunk_id, parse_codec
 from backy.domain.chunkmap import NO_DISK, Entry, Layout
 from backy.domain.health import State
-from backy.domain.revision import MapDigest, Origin, Revision, SourceIdentity, Stats, Trust
+from backy.domain.revision import (
+    MapDigest,
+    Origin,
+    Reading,
+    Revision,
+    SourceIdentity,
+    Stats,
+    Trust,
+    View,
+)
 from backy.ground import errors
 from backy.ground.directory import Directory
 from backy.ground.errors import BackyError, SpecError
@@ -300,9 +309,22 @@ def example_record(digest: MapDigest) -> Revision:
             inode=12,
             changed_ns=1793502000000000000,
             size=12293,
+            view=View.IN_PLACE,
         ),
         stats=Stats(
-            duration=0.25, bytes_read=4101, bytes_written=81, chunks=2, chunks_zero=1, chunks_new=1
+            duration=0.25,
+            bytes_scanned=4101,
+            bytes_changed=5,
+            bytes_read=4101,
+            bytes_new=5,
+            bytes_written=81,
+            chunks=2,
+            chunks_zero=1,
+            chunks_new=1,
+            seconds={"snapshot": 0.01, "read": 0.17, "commit": 0.05},
+        ),
+        reading=Reading(
+            last_full="00000000-0000-4000-8000-000000000001", why="the image is read in place"
         ),
     )
 

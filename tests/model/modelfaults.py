@@ -76,16 +76,16 @@ class FailingSource(FileSource):
         self._left = at
 
     @contextmanager
-    def snapshot(self) -> Iterator[FileSnapshot]:
+    def live(self) -> Iterator[FileSnapshot]:
         """As of any file, until the N-th read."""
-        with super().snapshot() as found:
+        with super().live() as found:
             real = found.read
 
-            def read(buffer: Buffer, offset: int, length: int) -> None:
+            def read(buffer: Buffer, offset: int, length: int, start: int = 0) -> None:
                 self._left -= 1
                 if self._left <= 0:
                     raise SourceFailed(self.path, offset, "a bad sector")
-                real(buffer, offset, length)
+                real(buffer, offset, length, start)
 
             found.read = read  # type: ignore[method-assign]
             yield found

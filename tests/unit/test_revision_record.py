@@ -65,11 +65,19 @@ def test_record_is_what_the_format_says() -> None:
         "source": {"type": "file"},
         "stats": {
             "duration": 0.0,
+            "bytes_scanned": 0,
+            "bytes_changed": 0,
             "bytes_read": 0,
+            "bytes_audited": 0,
+            "bytes_new": 0,
             "bytes_written": 0,
             "chunks": 0,
             "chunks_zero": 0,
             "chunks_new": 0,
+            "chunks_delta": 0,
+            "chunks_hit": 0,
+            "chunks_inherited": 0,
+            "seconds": {},
         },
     }
     found = msgspec.json.decode(serialise(GOOD))

@@ -65,6 +65,22 @@ class MapDigest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     image_size: int
 
 
+class View(enum.Enum):
+    """Through what the image was seen while it was read."""
+
+    IN_PLACE = "in-place"  # the image itself, which may change meanwhile
+    CLONE = "clone"  # a copy of one instant that shares its blocks
+
+
+class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The snapshot that was kept for the next comparison, and what shows that nobody touched it."""
+
+    path: str
+    inode: int
+    changed_ns: int
+    size: int
+
+
 class SourceIdentity(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
 ):
@@ -75,17 +91,47 @@ class SourceIdentity(
     inode: int | None = None
     changed_ns: int | None = None
     size: int | None = None
+    view: View | None = None
+    kept: Kept | None = None
+
+
+class Reading(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """How much of the image was read, and on what the rest relies.
+
+    `since`: only what had changed since that revision; otherwise everything, because of `why`.
+    `last_full`: the newest revision, this one included, that read everything, and `runs` since it.
+    `audit_failed`: everything was read because what a source said of changes proved to be wrong.
+    """
+
+    last_full: str
+    since: str | None = None
+    runs: int = 0
+    why: str = ""
+    audit_failed: bool = False
 
 
 class Stats(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the backup did: bytes, seconds, chunk counts."""
+    """What the backup did: bytes, seconds, chunk counts.
+
+    Bytes *scanned* are those of the image that may hold data; *changed*, those that differ from the
+    parent, or that the source says may; *read*, those read from the source, *audited* ones included;
+    *new*, the plain bytes of chunks that were stored; *written*, the bytes that they take.
+    """
 
     duration: float = 0.0
+    bytes_scanned: int = 0
+    bytes_changed: int = 0
     bytes_read: int = 0
+    bytes_audited: int = 0
+    bytes_new: int = 0
     bytes_written: int = 0
     chunks: int = 0
     chunks_zero: int = 0
     chunks_new: int = 0
+    chunks_delta: int = 0
+    chunks_hit: int = 0
+    chunks_inherited: int = 0
+    seconds: dict[str, float] = {}
 
 
 class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -102,6 +148,7 @@ class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     maps: tuple[MapDigest, ...]
     source: SourceIdentity
     stats: Stats
+    reading: Reading | None = None
     # Bytes that cannot be restored now: a cache of what `repository.damage` computes.
     damaged: int = 0
 
@@ -137,9 +184,11 @@ class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 def serialise(revision: Revision) -> bytes:
     """The record's bytes."""
     document = msgspec.to_builtins(revision)
+    # As records were before there were such members.
     if not revision.damaged:
-        # As records were before there was such a member, and as nearly all of them are.
         del document["damaged"]
+    if revision.reading is None:
+        del document["reading"]
     return sealed.seal(msgspec.json.encode(document))
 
 

@@ -44,34 +44,39 @@ class UncachedFile:
         """Open by path, following links."""
         return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
 
-    def read(self, buffer: linux.Buffer, offset: int, length: int, *, fresh: bool = False) -> int:
-        """Fill the buffer's first `length` bytes from `offset`; returns fewer only at the end."""
+    def read(
+        self, buffer: linux.Buffer, offset: int, length: int, start: int = 0, *, fresh: bool = False
+    ) -> int:
+        """Fill `length` bytes of the buffer from `start`; returns fewer only at the end of the file.
+
+        `start` is page-aligned, as `offset` is; past the cache whole pages of the buffer are written.
+        """
         if not fresh and linux.resident_share(self.fd, offset, length) >= _MOSTLY_CACHED:
-            return _read_fully(self.fd, buffer, offset, length, 0)
+            return _read_fully(self.fd, buffer.view[start : start + length], offset, 0)
         if self._direct >= 0:
             whole = -(-length // linux.PAGE) * linux.PAGE
-            done = self._read_direct(buffer, offset, min(whole, buffer.size))
+            done = self._read_direct(buffer.view[start : min(start + whole, buffer.size)], offset)
             if done is not None:
                 return min(done, length)
         if fresh:
             os.fsync(self.fd)
             os.posix_fadvise(self.fd, offset, length, os.POSIX_FADV_DONTNEED)
-        done = _read_fully(self.fd, buffer, offset, length, 0)
+        done = _read_fully(self.fd, buffer.view[start : start + length], offset, 0)
         os.posix_fadvise(self.fd, offset, length, os.POSIX_FADV_DONTNEED)
         return done
 
-    def _read_direct(self, buffer: linux.Buffer, offset: int, length: int) -> int | None:
+    def _read_direct(self, view: memoryview, offset: int) -> int | None:
         """As `_read_fully`, past the cache; None where this file cannot be read so."""
         try:
-            done = os.preadv(self._direct, [buffer.view[:length]], offset)
+            done = os.preadv(self._direct, [view], offset)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
             return None
-        if done == length:
+        if done == len(view):
             return done
         # A short direct read is the end of the file, or a boundary: the cached read settles which.
-        return _read_fully(self.fd, buffer, offset, length, done)
+        return _read_fully(self.fd, view, offset, done)
 
     def close(self) -> None:
         """Close both descriptors."""
@@ -91,9 +96,9 @@ class UncachedFile:
         self.close()
 
 
-def _read_fully(fd: int, buffer: linux.Buffer, offset: int, length: int, done: int) -> int:
-    while done < length:
-        count = os.preadv(fd, [buffer.view[done:length]], offset + done)
+def _read_fully(fd: int, view: memoryview, offset: int, done: int) -> int:
+    while done < len(view):
+        count = os.preadv(fd, [view[done:]], offset + done)
         if count == 0:
             break
         done += count

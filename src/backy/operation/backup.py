@@ -21,6 +21,7 @@ from uuid import uuid4
 
 from backy.domain.chunk import ChunkId, Codec, Encoder, chunk_id
 from backy.domain.chunkmap import NO_DISK, PAGE_ENTRIES, ZERO_ENTRY, Entry, Layout, Page
+from backy.domain.extents import Extent
 from backy.domain.revision import Distrust, Origin, Revision, Stats, Trust
 from backy.ground import linux
 from backy.ground.clock import Clock
@@ -38,7 +39,7 @@ from backy.repository.history import History
 from backy.repository.maps import MapReader, MapWriter, open_pinned
 from backy.repository.repository import Job, Repository, check_writable_here
 from backy.repository.users import User, registered
-from backy.source.base import Extent, Snapshot, Source
+from backy.source.base import Snapshot, Source
 
 
 def _say_nothing(_: str) -> None:
@@ -70,8 +71,8 @@ def backup(
         chunk_size = repository.read_format().chunk_size
         parent = stack.enter_context(_believed_parent(repository, job, chunk_size, tell))
         hits = Hits(repository) if trust.is_distrusted(repository.chunks) else None
-        snapshot = stack.enter_context(source.snapshot())
         uuid = str(uuid4())
+        snapshot = stack.enter_context(source.snapshot(uuid))
         image = Layout(chunk_size, snapshot.size)
         new_map = MapWriter(job.directory, uuid, NO_DISK, image)
         stack.callback(new_map.close)

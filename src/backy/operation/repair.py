@@ -62,7 +62,7 @@ def repair(
         wanted = _damaged(repository, job)
         chunks = 0
         left = []
-        snapshot = stack.enter_context(source.snapshot())
+        snapshot = stack.enter_context(source.live())
         progress.begin("repair", len(wanted), "revisions")
         try:
             for revision in reversed(wanted):

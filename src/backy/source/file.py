@@ -1,6 +1,6 @@
 """Source `file`: a raw image file or a block device, read in place.
 
-    FileSource("/srv/vm01.raw").snapshot()
+    FileSource("/srv/vm01.raw").snapshot(uuid)
 
 There is no frozen view here: the image may change while it is read, and then the revision is no
 instant of it. That is noticed and said (`consistency: torn`), never called good:
@@ -20,16 +20,17 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from backy.domain.revision import Consistency, SourceIdentity
+from backy.domain.extents import Extent
+from backy.domain.revision import Consistency, SourceIdentity, View
 from backy.ground import linux
 from backy.ground.errors import SourceFailed, SourceRefused
 from backy.ground.linux import Buffer
 from backy.ground.pagecache import UncachedFile
-from backy.source.base import Extent
+from backy.source.base import Base, Changes, Confidence
 
 _TICK_NS = 20_000_000
 _TICK_TRIES = 5
@@ -45,9 +46,24 @@ class FileSource:
     def __init__(self, path: str) -> None:
         self.path = path
 
+    @property
+    def place(self) -> str:
+        """See `Source.place`."""
+        return ""
+
+    def prune(self, snapshots: Mapping[str, str]) -> Collection[str]:
+        """See `Source.prune`."""
+        return snapshots
+
     @contextmanager
-    def snapshot(self) -> Iterator["FileSnapshot"]:
+    def snapshot(self, revision: str) -> Iterator["FileSnapshot"]:
         """See `Source.snapshot`."""
+        with self.live() as snapshot:
+            yield snapshot
+
+    @contextmanager
+    def live(self) -> Iterator["FileSnapshot"]:
+        """See `Source.live`."""
         try:
             file = UncachedFile.open(self.path)
         except FileNotFoundError as error:
@@ -89,7 +105,11 @@ class FileSnapshot:
             inode=None if self._device else found.st_ino,
             changed_ns=None if self._device else self._before.changed_ns,
             size=self.size,
+            view=View.IN_PLACE,
         )
+        self.seconds = 0.0
+        self.warnings: Sequence[str] = ()
+        self.remark = ""
 
     def extents(self) -> Iterator[Extent]:
         """See `Snapshot.extents`."""
@@ -114,10 +134,17 @@ class FileSnapshot:
             yield Extent(start, end - start)
             at = end
 
-    def read(self, buffer: Buffer, offset: int, length: int) -> None:
+    def extents_since(self, base: Base) -> Changes:
+        """See `Snapshot.extents_since`."""
+        return Changes(Confidence.NONE, why="the image is read in place")
+
+    def keep(self) -> None:
+        """See `Snapshot.keep`."""
+
+    def read(self, buffer: Buffer, offset: int, length: int, start: int = 0) -> None:
         """See `Snapshot.read`."""
         try:
-            done = self._file.read(buffer, offset, length)
+            done = self._file.read(buffer, offset, length, start)
         except OSError as error:
             raise SourceFailed(self._path, offset, os.strerror(error.errno or 0)) from error
         if done < length:
