@@ -316,8 +316,11 @@ class Service:
         base = f"{self.repository.base.path.rstrip('/')}/{name}"
         words = [*workers.command(), "-q", "-b", base]
         codec = str(self.settings.general.codec)
+        delta = "auto" if self.settings.general.delta else "off"
         try:
-            ended = await workers.run_child([*words, "backup", "--codec", codec, ",".join(tags)], task)
+            ended = await workers.run_child(
+                [*words, "backup", "--codec", codec, "--delta", delta, ",".join(tags)], task
+            )
             if ended.code != 0:
                 return ended.said or f"it ended with code {ended.code}"
             expired = await workers.run_child([*words, "expire"], task)
