@@ -74,6 +74,10 @@ class MemoryTarget:
         buffer.fill(part)
         return len(part)
 
+    def is_hole(self, offset: int, length: int) -> bool:
+        """See `Target.is_hole`."""
+        return False
+
     def close(self) -> None:
         """See `Target.close`."""
 

@@ -194,6 +194,9 @@ def _read_back(reader: MapReader, target: Target, bad: _BadRanges, progress: Pro
         buffer = linux.Buffer(image.chunk_size)
 
         def check(piece: Piece) -> None:
+            if piece.entry is None and target.is_hole(piece.offset, piece.length):
+                progress.advance(piece.length)
+                return
             for at in range(piece.offset, piece.offset + piece.length, image.chunk_size):
                 length = min(image.chunk_size, piece.offset + piece.length - at)
                 same = target.read_back(buffer, at, length) == length

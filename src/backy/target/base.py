@@ -41,6 +41,10 @@ class Target(Protocol):
         """Read what was written, past the page cache; returns the bytes read. After `finish`."""
         ...
 
+    def is_hole(self, offset: int, length: int) -> bool:
+        """Whether a range is known to read as zeros, without reading it. After `finish`."""
+        ...
+
     def close(self) -> None:
         """Release it; one that was not finished leaves nothing behind where that is possible."""
         ...

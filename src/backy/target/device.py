@@ -94,6 +94,10 @@ class DeviceTarget:
         with UncachedFile.open(self.path) as file:
             return file.read(buffer, offset, length, fresh=True)
 
+    def is_hole(self, offset: int, length: int) -> bool:
+        """See `Target.is_hole`; what a device has discarded is not told."""
+        return False
+
     def close(self) -> None:
         """See `Target.close`."""
         if self._writer is not None:

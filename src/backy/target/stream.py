@@ -59,5 +59,9 @@ class StreamTarget:
         """See `Target.read_back`; a stream has nothing to read back."""
         raise TargetFailed("-", offset, "a stream cannot be read back")
 
+    def is_hole(self, offset: int, length: int) -> bool:
+        """See `Target.is_hole`."""
+        return False
+
     def close(self) -> None:
         """See `Target.close`."""
