@@ -77,7 +77,19 @@ def test_keep_going_restores_the_rest_and_lists_the_ranges(rotten: Site) -> None
     bad, missing = (chunk_id(CONTENTS[number]).hex() for number in (2, 5))
     reasons = [f"chunk {bad} is damaged: its checksum does not match.", f"chunk {missing} is missing."]
     assert reasons == [one["why"] for one in found]
-    assert "2 ranges (8.0 KiB) could not be restored and are zeros in the target:" in done.stderr
+    assert "2 ranges (8.0 KiB) could not be restored; the target has zeros there:" in done.stderr
+
+
+def test_one_bad_range_is_told_in_the_singular(site: Site) -> None:
+    """The sentence is made for one, too."""
+    site.image.write_bytes(CONTENTS[0])
+    site.backup()
+    for path in site.chunk_files():
+        path.unlink()
+
+    done = site.cli("restore", "--keep-going", str(site.folder / "out.raw"))
+
+    assert "backy: 1 range (4.0 KiB) could not be restored; the target has zeros there:" in done.stderr
 
 
 def test_keep_going_reads_the_rest_back(rotten: Site) -> None:
