@@ -231,6 +231,7 @@ class CollectionStopped(RepositoryError):
     @property
     def message(self) -> str:
         where, why = self.stops[0]
+        why = why.removeprefix(f"{where}: ")  # damage names its file itself
         more = f" (and {len(self.stops) - 1} more)" if len(self.stops) > 1 else ""
         return (
             f"nothing was collected, because of {where}: {why.rstrip('.')}{more}; mount or repair it, "
