@@ -46,6 +46,7 @@ class MemoryTarget:
     """A target in memory; see `backy.target.base.Target`."""
 
     in_order = True
+    in_place = False
 
     def __init__(self) -> None:
         self.path = "memory"

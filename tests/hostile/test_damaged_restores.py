@@ -130,6 +130,24 @@ def test_a_damaged_map_cannot_be_worked_around(rotten: Site) -> None:
         restore_to(rotten, "latest", MemoryTarget(), keep_going=True)
 
 
+def test_a_list_that_cannot_be_written_is_told_before_hours_of_work(rotten: Site) -> None:
+    """A missing directory is a mistake in the request."""
+    words = ("--keep-going", "--bad-ranges", str(rotten.folder / "missing" / "list"))
+    done = rotten.cli("restore", *words, str(rotten.folder / "out.raw"))
+
+    assert (2, "") == (done.returncode, done.stdout)
+    assert "--bad-ranges: the directory of " in done.stderr
+    assert not (rotten.folder / "out.raw").exists()
+
+
+def test_a_stream_that_ends_early_is_called_incomplete(rotten: Site) -> None:
+    """What has been written there is no image."""
+    done = rotten.cli("restore", "-")
+
+    assert 1 == done.returncode
+    assert "; target - is incomplete; --keep-going restores the rest." in done.stderr
+
+
 def test_bad_ranges_needs_keep_going(rotten: Site) -> None:
     """Alone it would never be written."""
     done = rotten.cli("restore", "--bad-ranges", "list", str(rotten.folder / "out.raw"))

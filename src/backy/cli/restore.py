@@ -1,5 +1,6 @@
 """`backy restore TARGET`: bring an image back."""
 
+import os
 import sys
 
 import click
@@ -49,6 +50,8 @@ def command(
         raise OptionRefused("--read-back", "standard output cannot be read back")
     if bad_ranges is not None and not keep_going:
         raise OptionRefused("--bad-ranges", "it goes with --keep-going")
+    if bad_ranges is not None and not os.path.isdir(os.path.dirname(os.path.abspath(bad_ranges))):
+        raise OptionRefused("--bad-ranges", f"the directory of {bad_ranges} does not exist")
     keep_freed_memory()
     clock = SystemClock()
     started = clock.monotonic()

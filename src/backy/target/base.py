@@ -20,6 +20,8 @@ class Target(Protocol):
     path: str
     in_order: bool
     """Whether writes must come in ascending order without gaps (a stream)."""
+    in_place: bool
+    """Whether a restore that fails leaves a part of the image behind."""
 
     def begin(self, size: int) -> None:
         """Get ready for an image of that many bytes; TargetRefused."""

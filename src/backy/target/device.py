@@ -26,6 +26,7 @@ class DeviceTarget:
     """See `Target`."""
 
     in_order = False
+    in_place = True
 
     def __init__(self, path: str) -> None:
         self.path = path

@@ -34,7 +34,7 @@ def find_target(path: str, stdout: int) -> Target:
     if not stat.S_ISREG(mode):
         raise TargetRefused(path, "it is neither a file nor a block device: '-' is standard output")
     if not path:
-        raise TargetRefused(path, "it is empty: name a file, a block device or '-'")
+        raise TargetRefused("''", "it is empty: name a file, a block device or '-'")
     if _is_device_name(os.path.realpath(path)):
         why = "there is no block device of that name, and a file in /dev would lie in memory"
         raise TargetRefused(path, why)

@@ -19,6 +19,7 @@ class StreamTarget:
     """See `Target`; writes to an open descriptor that stays its owner's."""
 
     in_order = True
+    in_place = True
 
     def __init__(self, fd: int) -> None:
         self.path = "-"
