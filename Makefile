@@ -10,6 +10,9 @@ export PATH
 PACKAGES := e2fsprogs util-linux xfsprogs btrfs-progs fdisk faketime qemu-system-common
 BENCH_PACKAGES := debootstrap restic
 
+# Without its cache, pip leaves nothing outside of this folder.
+PIP := --quiet --disable-pip-version-check --no-cache-dir
+
 # Minutes that `make torture` may take.
 MINUTES ?= 60
 
@@ -60,9 +63,9 @@ clean: ## Remove everything that the targets made
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --disable-pip-version-check --editable .
+	.venv/bin/pip install $(PIP) --editable .
 	touch $@
 
 .venv/developing: .venv/installed
-	.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	.venv/bin/pip install $(PIP) --editable '.[dev]'
 	touch $@

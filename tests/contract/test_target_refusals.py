@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backy.ground.errors import TargetError, TargetRefused
-from backy.ground.linux import Buffer
+from backy.ground.errors import TargetRefused
 from backy.target.device import DeviceTarget
 from backy.target.file import FileTarget
 from backy.target.registry import find_target
@@ -20,19 +19,6 @@ from fakes import loop_device
 
 MIB = 1 << 20
 OLD = b"\xff" * MIB
-
-
-def filled(content: bytes = b"n" * 8192) -> Buffer:
-    """A buffer that holds this."""
-    buffer = Buffer(len(content))
-    buffer.fill(content)
-    return buffer
-
-
-def begin_and_write(target: DeviceTarget) -> None:
-    """The beginning of a restore."""
-    target.begin(8192)
-    target.write(filled(), 0, 8192)
 
 
 @pytest.mark.root
@@ -95,12 +81,12 @@ def test_mounted_device_is_refused(tmp_path: Path, as_root: None) -> None:
 
 @pytest.mark.root
 def test_read_only_device_is_not_written(tmp_path: Path, as_root: None) -> None:
-    """A device that cannot be written is told at the latest by the first write."""
+    """It is refused before the first write, with what to do."""
     (tmp_path / "disk").write_bytes(OLD)
     with loop_device(tmp_path / "disk", read_only=True) as path:
         target = DeviceTarget(path)
-        with pytest.raises(TargetError, match=r"not permitted|it was not touched"):
-            begin_and_write(target)
+        with pytest.raises(TargetRefused, match="it is set read-only: 'blockdev --setrw' allows"):
+            target.begin(8192)
         target.close()
 
     assert OLD == (tmp_path / "disk").read_bytes()
@@ -152,6 +138,26 @@ def test_file_that_the_file_system_cannot_hold_is_refused(tmp_path: Path) -> Non
 
     assert ["image"] == os.listdir(tmp_path)
     assert b"old" == (tmp_path / "image").read_bytes()
+
+
+@pytest.mark.parametrize("path", ["/dev/no-such-disk", "/dev/../dev/no-such-disk"])
+def test_mistyped_device_is_refused(path: str) -> None:
+    """A file in /dev would take the host's memory instead of a disk's space."""
+    with pytest.raises(TargetRefused, match="there is no block device of that name"):
+        find_target(path, -1)
+
+    assert not os.path.lexists(path)
+
+
+def test_files_in_shared_memory_are_meant(tmp_path: Path) -> None:
+    """Whoever names /dev/shm knows what it is."""
+    assert isinstance(find_target("/dev/shm/image.raw", -1), FileTarget)
+
+
+def test_empty_path_is_refused() -> None:
+    """An unset variable in a script is not the current directory."""
+    with pytest.raises(TargetRefused, match="it is empty"):
+        find_target("", -1)
 
 
 def test_terminal_is_refused(tmp_path: Path) -> None:

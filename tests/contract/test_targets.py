@@ -5,6 +5,7 @@ is given the same images by the same calls as a restore makes; what it holds aft
 with the image.
 """
 
+import itertools
 import os
 import random
 import threading
@@ -216,6 +217,30 @@ def test_target_can_be_read_back(case: Case) -> None:
         plain = image[offset : offset + C]
         assert len(plain) == case.target.read_back(buffer, offset, len(plain))
         assert plain == bytes(buffer.view[: len(plain)])
+
+
+@pytest.mark.parametrize("case", [*FILES, *DEVICES], indirect=True)
+def test_what_is_called_a_hole_reads_as_zeros(case: Case) -> None:
+    """No range with data in it is one, at whatever page it begins and ends."""
+    image = bytes(3 * C) + b"x" + bytes(3 * C - 1) + b"y" * 513
+    restore(case.target, image)
+    ends = [*range(0, len(image), C), len(image)]
+
+    for start, stop in itertools.combinations(ends, 2):
+        assert not case.target.is_hole(start, stop - start) or not any(image[start:stop])
+    assert isinstance(case.target, FileTarget) is case.target.is_hole(0, 3 * C)
+
+
+def test_nothing_is_a_hole_behind_the_end_of_a_file(tmp_path: Path) -> None:
+    """A file that somebody cut short meanwhile does not pass for zeros."""
+    target = FileTarget(str(tmp_path / "image"))
+    restore(target, bytes(4 * C))
+    os.truncate(tmp_path / "image", 3 * C)
+
+    assert target.is_hole(0, 3 * C)
+    assert not target.is_hole(0, 4 * C)
+    assert not target.is_hole(3 * C, C)
+    target.close()
 
 
 @pytest.mark.parametrize("case", STREAMS, indirect=True)

@@ -75,6 +75,14 @@ def test_a_character_device_is_no_source(site: Site) -> None:
         refused(site.cli("backup", "daily"), 1, "it is neither a regular file nor a block device.")
 
 
+def test_a_missing_job_configuration_is_told_in_plain_words(site: Site) -> None:
+    """By its path; nothing of the program's inside shows."""
+    site.backup()
+    (site.job / "config").unlink()
+
+    refused(site.cli("backup", "daily"), 1, "/config: it cannot be read: No such file or directory.")
+
+
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 513, CHUNK - 1, CHUNK + 1])
 def test_an_image_of_any_size_is_valid(site: Site, size: int) -> None:
     """Empty, and no multiple of 512: backed up, listed with its size, restored and verified."""

@@ -47,9 +47,18 @@ def test_a_missing_parent_of_the_base_is_not_made(tmp_path: Path, image: Path) -
     """A typo high up in the path does not make a tree of directories."""
     before = tree(tmp_path)
 
-    refused(run_backy(*init(tmp_path / "missing" / "base", image)), 1, "No such file or directory.")
+    done = run_backy(*init(tmp_path / "missing" / "base", image))
+
+    refused(done, 1, f"{tmp_path}/missing does not exist: if that is no mistake in the path, make it")
 
     assert before == tree(tmp_path)
+
+
+def test_the_next_command_can_be_pasted_into_a_shell(tmp_path: Path, image: Path) -> None:
+    """A blank in the path is quoted."""
+    done = run_backy(*init(tmp_path / "my base", image))
+
+    assert done.stdout.endswith(f"; next: backy -b '{tmp_path}/my base/vm' backup daily\n")
 
 
 @pytest.mark.parametrize("with_job", [False, True])

@@ -28,14 +28,14 @@ class FakeClock:
         return self.seconds
 
 
-def on_a_terminal(site: Site, *words: str) -> "tuple[int, str]":
+def on_a_terminal(site: Site, *words: str, term: str = "xterm") -> "tuple[int, str]":
     """Exit code, and what a command shows on a terminal."""
     master, slave = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "backy", *words],
         stdout=subprocess.DEVNULL,
         stderr=slave,
-        env={**os.environ, "COLUMNS": "120", "TERM": "xterm"},
+        env={**os.environ, "COLUMNS": "120", "TERM": term},
     ) as process:
         os.close(slave)
         shown = b""
@@ -75,6 +75,7 @@ def test_a_terminal_shows_a_bar_with_rate_and_time_left(backed_up: Site, command
     assert "━" in shown
     assert "/s" in shown
     assert "KiB" in shown
+    assert "iB/s" in shown  # in the same units as the sizes
     assert "0:00:00" in shown
     assert ("read back" in shown) == (command == "restore")
 
@@ -85,6 +86,11 @@ def test_quiet_shows_nothing_on_a_terminal_either(backed_up: Site, command: str)
     words = [word.replace("OUT", str(backed_up.folder / "out.raw")) for word in WORDS[command]]
 
     assert (0, "") == on_a_terminal(backed_up, "-q", "-b", str(backed_up.job), *words)
+
+
+def test_a_terminal_without_a_cursor_shows_no_bar(backed_up: Site) -> None:
+    """Such as the shells of editors: lines a minute, as for a log."""
+    assert (0, "") == on_a_terminal(backed_up, "-b", str(backed_up.job), "verify", term="dumb")
 
 
 def test_an_error_on_a_terminal_stands_in_a_line_of_its_own(backed_up: Site) -> None:

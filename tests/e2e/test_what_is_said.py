@@ -1,6 +1,8 @@
 """-l, -v and -q: what goes to the log, to stderr and to stdout."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,32 @@ def test_a_closing_line_says_what_was_done(backed_up: Site, tmp_path: Path) -> N
         r"16\.0 KiB in \d+\.\d s, read back\n",
         restore,
     )
+
+
+def with_closed(site: Site, descriptors: str, *words: str) -> "subprocess.CompletedProcess[str]":
+    """`site.cli` from a shell that has closed some of the standard descriptors."""
+    backy = [sys.executable, "-m", "backy", "-b", str(site.job)]
+    return subprocess.run(
+        ["/bin/sh", "-c", f'exec "$@" {descriptors}', "sh", *backy, *words],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("words", [["status"], ["backup", "daily"], ["restore", "-"]])
+def test_a_closed_standard_output_is_refused(backed_up: Site, words: list[str]) -> None:
+    """In one sentence, before anything is done."""
+    with unchanged(backed_up):
+        refused(with_closed(backed_up, ">&-", *words), 1, "standard output is closed: redirect it")
+
+
+def test_a_closed_standard_error_and_input_hurt_nobody(backed_up: Site) -> None:
+    """No file of the store gets their numbers."""
+    backed_up.image.write_bytes(b"more" * CHUNK)
+
+    done = with_closed(backed_up, "<&- 2>&-", "backup", "daily")
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert [] == backed_up.verify().findings

@@ -46,6 +46,7 @@ class MemoryTarget:
     """A target in memory; see `backy.target.base.Target`."""
 
     in_order = True
+    in_place = False
 
     def __init__(self) -> None:
         self.path = "memory"
@@ -73,6 +74,10 @@ class MemoryTarget:
         part = bytes(self.content[offset : offset + length])
         buffer.fill(part)
         return len(part)
+
+    def is_hole(self, offset: int, length: int) -> bool:
+        """See `Target.is_hole`."""
+        return False
 
     def close(self) -> None:
         """See `Target.close`."""

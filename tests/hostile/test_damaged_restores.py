@@ -77,7 +77,19 @@ def test_keep_going_restores_the_rest_and_lists_the_ranges(rotten: Site) -> None
     bad, missing = (chunk_id(CONTENTS[number]).hex() for number in (2, 5))
     reasons = [f"chunk {bad} is damaged: its checksum does not match.", f"chunk {missing} is missing."]
     assert reasons == [one["why"] for one in found]
-    assert "2 ranges (8.0 KiB) could not be restored and are zeros in the target:" in done.stderr
+    assert "2 ranges (8.0 KiB) could not be restored; the target has zeros there:" in done.stderr
+
+
+def test_one_bad_range_is_told_in_the_singular(site: Site) -> None:
+    """The sentence is made for one, too."""
+    site.image.write_bytes(CONTENTS[0])
+    site.backup()
+    for path in site.chunk_files():
+        path.unlink()
+
+    done = site.cli("restore", "--keep-going", str(site.folder / "out.raw"))
+
+    assert "backy: 1 range (4.0 KiB) could not be restored; the target has zeros there:" in done.stderr
 
 
 def test_keep_going_reads_the_rest_back(rotten: Site) -> None:
@@ -116,6 +128,24 @@ def test_a_damaged_map_cannot_be_worked_around(rotten: Site) -> None:
 
     with pytest.raises(MapDamaged):
         restore_to(rotten, "latest", MemoryTarget(), keep_going=True)
+
+
+def test_a_list_that_cannot_be_written_is_told_before_hours_of_work(rotten: Site) -> None:
+    """A missing directory is a mistake in the request."""
+    words = ("--keep-going", "--bad-ranges", str(rotten.folder / "missing" / "list"))
+    done = rotten.cli("restore", *words, str(rotten.folder / "out.raw"))
+
+    assert (2, "") == (done.returncode, done.stdout)
+    assert "--bad-ranges: the directory of " in done.stderr
+    assert not (rotten.folder / "out.raw").exists()
+
+
+def test_a_stream_that_ends_early_is_called_incomplete(rotten: Site) -> None:
+    """What has been written there is no image."""
+    done = rotten.cli("restore", "-")
+
+    assert 1 == done.returncode
+    assert "; target - is incomplete; --keep-going restores the rest." in done.stderr
 
 
 def test_bad_ranges_needs_keep_going(rotten: Site) -> None:

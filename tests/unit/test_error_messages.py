@@ -130,6 +130,16 @@ EXAMPLES: list[tuple[BackyError, int, str]] = [
     (errors.TargetRefused("/x", "too small"), 1, "target /x: too small; it was not touched."),
     (errors.TargetFailed("/x", 7, "no space"), 1, "target /x: byte 7: no space; it is incomplete."),
     (
+        errors.TargetFailed("/x", 7, "no space", kept=True),
+        1,
+        "target /x: byte 7: no space; it is as it was before.",
+    ),
+    (
+        errors.ImageDamaged(0, 4096, "gone.", "/dev/x"),
+        1,
+        "bytes 0 to 4095 cannot be restored: gone; target /dev/x is incomplete; --keep-going",
+    ),
+    (
         errors.ReadBackDiffers("/x", 0, 10),
         1,
         "target /x: bytes 0 to 9 read back differently from what was",

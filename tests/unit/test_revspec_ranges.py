@@ -152,6 +152,17 @@ def test_date_that_is_no_end_of_a_range_is_an_error(text: str) -> None:
         days(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "position"), [("2024-13-02..", 0), ("0..2024-01-32", 3), ("2024-01-02T25:00..", 0)]
+)
+def test_day_that_the_calendar_does_not_have_is_an_error(text: str, position: int) -> None:
+    """It is not taken for a tag that no revision has; the error says where and how."""
+    with pytest.raises(SpecError, match="is no date; they are written as") as caught:
+        days(text)
+
+    assert position == caught.value.position
+
+
 def test_digits_are_a_number_or_a_date_by_place() -> None:
     """Eight digits are a date at the end of a range."""
     assert [2, 3, 4] == days("20240103..")

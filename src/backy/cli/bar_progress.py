@@ -9,11 +9,23 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
+from rich.text import Text
+
+from backy.ground.units import format_size
+
+
+class _RateColumn(ProgressColumn):
+    """The rate in binary units, as the sizes beside it; rich's own is decimal."""
+
+    def render(self, task: Task) -> Text:
+        rate = task.finished_speed or task.speed
+        return Text("" if rate is None else f"{format_size(rate)}/s", style="progress.data.speed")
 
 
 class BarProgress:
@@ -29,7 +41,7 @@ class BarProgress:
         amounts = (
             [MofNCompleteColumn(), TextColumn(unit)]
             if unit
-            else [DownloadColumn(binary_units=True), TransferSpeedColumn()]
+            else [DownloadColumn(binary_units=True), _RateColumn()]
         )
         self._bars = Progress(
             TextColumn("{task.description}"),

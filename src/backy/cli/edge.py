@@ -20,6 +20,7 @@ from backy.ground.errors import BackyError, SpecError
 
 INTERRUPTED = 130
 TERMINATED = 143
+STDIN, STDOUT, STDERR = range(3)
 _VERBOSE = re.compile(r"-[a-z]*v[a-z]*|--verbose")
 
 
@@ -30,6 +31,9 @@ def leave(command: Callable[[], object]) -> NoReturn:
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
+    if STDOUT in _fill_standard_descriptors():
+        say("standard output is closed: redirect it, to /dev/null if nobody reads it.")
+        sys.exit(1)
     try:
         _end_with_scheduler()
         code = command()
@@ -69,6 +73,23 @@ def printable(text: str, lines: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() or one in lines else ascii(one)[1:-1] for one in text)
+
+
+def _fill_standard_descriptors() -> list[int]:
+    """Open those of 0, 1 and 2 that were closed; returns them.
+
+    Or a file that is opened next would have such a number, and be written what is meant for people.
+    """
+    closed = []
+    for number in (STDIN, STDOUT, STDERR):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            closed.append(number)
+    if STDERR in closed:
+        sys.stderr = open(STDERR, "w", closefd=False)  # noqa: SIM115 - open to the end
+    return closed
 
 
 def _say_unexpected(error: Exception) -> None:

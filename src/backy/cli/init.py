@@ -1,6 +1,7 @@
 """`backy init TYPE SOURCE`: create a job, and the repository where there is none."""
 
 import os
+import shlex
 
 import click
 
@@ -49,7 +50,7 @@ def command(options: Options, kind: str, source: str, *, force: bool) -> None:
         create_job(repository.base, job, config)
     options.tell(
         f"job {job!r} in {base} backs up {os.path.abspath(source)}; "
-        f"next: backy -b {base}/{job} backup daily"
+        f"next: backy -b {shlex.quote(f'{base}/{job}')} backup daily"
     )
 
 

@@ -5,6 +5,7 @@
 Limits: nothing is printed for work that ends within the first minute.
 """
 
+import os
 import sys
 import threading
 
@@ -15,6 +16,7 @@ from backy.ground.units import format_duration, format_size
 from backy.operation.progress import NoProgress, Progress
 
 INTERVAL = 60.0
+_NO_CURSOR = ("dumb", "unknown")  # terminals on which a bar cannot be redrawn
 
 
 class LineProgress:
@@ -61,7 +63,7 @@ def choose_progress(clock: Clock, *, quiet: bool) -> Progress:
     """What suits stderr; rich is loaded only for a terminal."""
     if quiet:
         return NoProgress()
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and os.environ.get("TERM") not in _NO_CURSOR:
         from backy.cli.bar_progress import BarProgress
 
         return BarProgress()

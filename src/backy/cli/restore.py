@@ -1,12 +1,13 @@
 """`backy restore TARGET`: bring an image back."""
 
+import os
 import sys
 
 import click
 
 from backy.cli import edge
 from backy.cli.options import Options, pass_options
-from backy.cli.render import json, local_time, table
+from backy.cli.render import counted, json, local_time, table
 from backy.ground.clock import SystemClock
 from backy.ground.errors import BackyError, OptionRefused, StorageFailed
 from backy.ground.linux import keep_freed_memory
@@ -49,6 +50,8 @@ def command(
         raise OptionRefused("--read-back", "standard output cannot be read back")
     if bad_ranges is not None and not keep_going:
         raise OptionRefused("--bad-ranges", "it goes with --keep-going")
+    if bad_ranges is not None and not os.path.isdir(os.path.dirname(os.path.abspath(bad_ranges))):
+        raise OptionRefused("--bad-ranges", f"the directory of {bad_ranges} does not exist")
     keep_freed_memory()
     clock = SystemClock()
     started = clock.monotonic()
@@ -82,7 +85,7 @@ def command(
 
 def _report(bad: list[BadRange], file: str | None) -> None:
     lost = format_size(sum(one.length for one in bad))
-    edge.say(f"{len(bad)} ranges ({lost}) could not be restored and are zeros in the target:")
+    edge.say(f"{counted(len(bad), 'range')} ({lost}) could not be restored; the target has zeros there:")
     rows = [[str(one.offset), str(one.length), one.why] for one in bad]
     click.echo(table(["Offset", "Length", "Why"], rows, right=(0, 1)), err=True)
     if file is not None:

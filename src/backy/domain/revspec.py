@@ -32,6 +32,7 @@ _FUNCTIONS = ("first", "last", "not", "reverse")
 _LISTS = ("all", "clean", "local", "remote")
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 _HEX_PREFIX = re.compile(r"[0-9a-f][0-9a-f-]{3,35}", re.ASCII)
+_DATE_LIKE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _MAX_DEPTH = 50
 
 
@@ -171,7 +172,7 @@ class _Parser:
         listed = _list_word(text)
         if listed is not None:
             return Spec(text, lambda history: Selection(listed(history), False))
-        if ":" in text and not text.startswith("manual:"):
+        if ":" in text and not text.startswith("manual:") and not _DATE_LIKE.match(text):
             why = f"{text!r} is none of tag:…, trust:trusted|distrusted|verified, server:…"
             raise SpecError(self.text, token.position, why)
 
@@ -184,6 +185,9 @@ class _Parser:
                 if len(found) > 1:
                     why = f"{text!r} begins {len(found)} UUIDs"
                     raise SpecError(self.text, token.position, why)
+            if not found and _DATE_LIKE.match(text):
+                why = f"{text!r} is no date; they are written as 2026-11-02 or 2026-11-02T15:30"
+                raise SpecError(self.text, token.position, why)
             return Selection(found, True)
 
         return Spec(text, evaluate, text.lower() if _is_uuid_like(text) else None)

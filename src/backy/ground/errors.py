@@ -231,6 +231,7 @@ class CollectionStopped(RepositoryError):
     @property
     def message(self) -> str:
         where, why = self.stops[0]
+        why = why.removeprefix(f"{where}: ")  # damage names its file itself
         more = f" (and {len(self.stops) - 1} more)" if len(self.stops) > 1 else ""
         return (
             f"nothing was collected, because of {where}: {why.rstrip('.')}{more}; mount or repair it, "
@@ -525,17 +526,22 @@ class EncodingFault(DamageError):
 
 @dataclass(eq=False)
 class ImageDamaged(DamageError):
-    """A restore met a byte range that it cannot produce; offsets and lengths in bytes."""
+    """A restore met a byte range that it cannot produce; offsets and lengths in bytes.
+
+    `incomplete` is the target's path where a part of the image is in it now.
+    """
 
     offset: int
     length: int
     why: str
+    incomplete: str = ""
 
     @property
     def message(self) -> str:
+        left = f"; target {self.incomplete} is incomplete" if self.incomplete else ""
         return (
             f"bytes {self.offset} to {self.offset + self.length - 1} cannot be restored: "
-            f"{self.why.rstrip('.')}; --keep-going restores the rest."
+            f"{self.why.rstrip('.')}{left}; --keep-going restores the rest."
         )
 
 
@@ -608,15 +614,17 @@ class TargetRefused(TargetError):
 
 @dataclass(eq=False)
 class TargetFailed(TargetError):
-    """A write or read-back failed; the target is incomplete."""
+    """A write or read-back failed; the target is incomplete, or `kept` as it was before."""
 
     path: str
     offset: int
     why: str
+    kept: bool = False
 
     @property
     def message(self) -> str:
-        return f"target {self.path}: byte {self.offset}: {self.why}; it is incomplete."
+        left = "as it was before" if self.kept else "incomplete"
+        return f"target {self.path}: byte {self.offset}: {self.why}; it is {left}."
 
 
 @dataclass(eq=False)

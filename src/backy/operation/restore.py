@@ -69,7 +69,7 @@ def restore(
         image = reader.layout
         stack.callback(target.close)
         target.begin(image.image_size)
-        bad = _BadRanges(keep_going)
+        bad = _BadRanges(keep_going, target.path if target.in_place else "")
         threads = 1 if target.in_order else parallel.THREADS
 
         def writer() -> Callable[[Piece], None]:
@@ -122,8 +122,10 @@ def _range(image: Layout, first: int, stop: int) -> Piece:
 class _BadRanges:
     """Collects what could not be restored, or stops at the first."""
 
-    def __init__(self, keep_going: bool) -> None:
+    def __init__(self, keep_going: bool, incomplete: str) -> None:
+        """`incomplete` is the target's path, if it is left with a part of the image."""
         self._keep_going = keep_going
+        self._incomplete = incomplete
         self._lock = threading.Lock()
         self._found: dict[int, BadRange] = {}
 
@@ -131,7 +133,7 @@ class _BadRanges:
         """Note a bad piece; ImageDamaged unless going on."""
         why = error.message
         if not self._keep_going:
-            raise ImageDamaged(piece.offset, piece.length, why) from error
+            raise ImageDamaged(piece.offset, piece.length, why, self._incomplete) from error
         with self._lock:
             self._found[piece.offset] = BadRange(piece.offset, piece.length, why)
 
@@ -194,6 +196,9 @@ def _read_back(reader: MapReader, target: Target, bad: _BadRanges, progress: Pro
         buffer = linux.Buffer(image.chunk_size)
 
         def check(piece: Piece) -> None:
+            if piece.entry is None and target.is_hole(piece.offset, piece.length):
+                progress.advance(piece.length)
+                return
             for at in range(piece.offset, piece.offset + piece.length, image.chunk_size):
                 length = min(image.chunk_size, piece.offset + piece.length - at)
                 same = target.read_back(buffer, at, length) == length

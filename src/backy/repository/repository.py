@@ -71,7 +71,8 @@ class Job:
         try:
             text = self.directory.read(layout.JOB_CONFIG, _MAX_CONFIG).decode()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(self.config_path, "", f"it cannot be read: {error}") from error
+            why = os.strerror(error.errno or 0) if isinstance(error, OSError) else "it is not UTF-8"
+            raise ConfigError(self.config_path, "", f"it cannot be read: {why}") from error
         return config.parse_job(text, self.config_path)
 
     def is_backing_up(self) -> bool:
@@ -255,7 +256,10 @@ def create(
                 durable.sync_directory(above)
         base = Directory.open(path)
     except OSError as error:
-        raise RepositoryRefused(path, os.strerror(error.errno or 0)) from error
+        why = os.strerror(error.errno or 0)
+        if error.errno == errno.ENOENT:
+            why = f"{parent} does not exist: if that is no mistake in the path, make it first"
+        raise RepositoryRefused(path, why) from error
     with base:
         if not force:
             _check_place(base, harmless)

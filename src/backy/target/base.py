@@ -20,6 +20,8 @@ class Target(Protocol):
     path: str
     in_order: bool
     """Whether writes must come in ascending order without gaps (a stream)."""
+    in_place: bool
+    """Whether a restore that fails leaves a part of the image behind."""
 
     def begin(self, size: int) -> None:
         """Get ready for an image of that many bytes; TargetRefused."""
@@ -39,6 +41,10 @@ class Target(Protocol):
 
     def read_back(self, buffer: Buffer, offset: int, length: int) -> int:
         """Read what was written, past the page cache; returns the bytes read. After `finish`."""
+        ...
+
+    def is_hole(self, offset: int, length: int) -> bool:
+        """Whether a range is known to read as zeros, without reading it. After `finish`."""
         ...
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ class DeviceTarget:
     """See `Target`."""
 
     in_order = False
+    in_place = True
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -93,6 +94,10 @@ class DeviceTarget:
         """See `Target.read_back`."""
         with UncachedFile.open(self.path) as file:
             return file.read(buffer, offset, length, fresh=True)
+
+    def is_hole(self, offset: int, length: int) -> bool:
+        """See `Target.is_hole`; what a device has discarded is not told."""
+        return False
 
     def close(self) -> None:
         """See `Target.close`."""

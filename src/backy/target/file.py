@@ -29,6 +29,7 @@ class FileTarget:
     """See `Target`; `path` may be a link to a file, which is followed."""
 
     in_order = False
+    in_place = False
 
     def __init__(self, path: str) -> None:
         self.path = os.path.realpath(path)
@@ -82,7 +83,10 @@ class FileTarget:
     def write(self, buffer: Buffer, offset: int, length: int) -> None:
         """See `Target.write`; zeros are left out."""
         for start, count in data_runs(buffer, length):
-            self._open_writer().write(buffer, start, offset + start, count)
+            try:
+                self._open_writer().write(buffer, start, offset + start, count)
+            except TargetFailed as error:  # of the partial file, which goes
+                raise TargetFailed(self.path, error.offset, error.why, kept=True) from error
 
     def zero(self, offset: int, length: int) -> None:
         """See `Target.zero`; a fresh file is zero already."""
@@ -101,12 +105,22 @@ class FileTarget:
             finally:
                 os.close(directory)
         except OSError as error:
-            raise TargetFailed(self.path, 0, _why(error)) from error
+            raise TargetFailed(self.path, 0, _why(error), kept=not self._finished) from error
 
     def read_back(self, buffer: Buffer, offset: int, length: int) -> int:
         """See `Target.read_back`."""
         with UncachedFile.open(self.path) as file:
             return file.read(buffer, offset, length, fresh=True)
+
+    def is_hole(self, offset: int, length: int) -> bool:
+        """See `Target.is_hole`; so a sparse image is read back as fast as its data."""
+        with UncachedFile.open(self.path) as file:
+            if os.fstat(file.fd).st_size < offset + length:
+                return False
+            try:
+                return os.lseek(file.fd, offset, os.SEEK_DATA) >= offset + length
+            except OSError as error:
+                return error.errno == errno.ENXIO  # no data up to the end; other errors: not known
 
     def close(self) -> None:
         """See `Target.close`."""

@@ -13,6 +13,8 @@ from backy.target.file import FileTarget
 from backy.target.stream import StreamTarget
 
 STREAM = "-"
+_DEVICES = "/dev/"
+_SHARED_MEMORY = "/dev/shm/"  # noqa: S108 - no file of ours: the one place in /dev for files
 
 
 def find_target(path: str, stdout: int) -> Target:
@@ -31,4 +33,14 @@ def find_target(path: str, stdout: int) -> Target:
         raise TargetRefused(path, "it is a directory: name the file to make in it")
     if not stat.S_ISREG(mode):
         raise TargetRefused(path, "it is neither a file nor a block device: '-' is standard output")
+    if not path:
+        raise TargetRefused("''", "it is empty: name a file, a block device or '-'")
+    if _is_device_name(os.path.realpath(path)):
+        why = "there is no block device of that name, and a file in /dev would lie in memory"
+        raise TargetRefused(path, why)
     return FileTarget(path)
+
+
+def _is_device_name(path: str) -> bool:
+    """Whether only a device can be meant; a mistyped one must not become a file in memory."""
+    return path.startswith(_DEVICES) and not path.startswith(_SHARED_MEMORY)

@@ -19,6 +19,7 @@ class StreamTarget:
     """See `Target`; writes to an open descriptor that stays its owner's."""
 
     in_order = True
+    in_place = True
 
     def __init__(self, fd: int) -> None:
         self.path = "-"
@@ -58,6 +59,10 @@ class StreamTarget:
     def read_back(self, buffer: Buffer, offset: int, length: int) -> int:
         """See `Target.read_back`; a stream has nothing to read back."""
         raise TargetFailed("-", offset, "a stream cannot be read back")
+
+    def is_hole(self, offset: int, length: int) -> bool:
+        """See `Target.is_hole`."""
+        return False
 
     def close(self) -> None:
         """See `Target.close`."""
