@@ -1,6 +1,7 @@
 """A real scheduler: it runs jobs, survives its children, dies with them, and reloads."""
 
 import asyncio
+import json
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +78,9 @@ def test_collection_runs_for_the_whole_repository(tmp_path: Path) -> None:
         assert outcome is not None
         assert datetime.now(UTC) - outcome.at < timedelta(minutes=1)
         assert [] == list((daemon.base / "vm0").glob("*.map"))
+        told = [json.loads(line) for line in (daemon.base / "backy.log").read_text().splitlines()]
+        assert ["collection started", "collection finished"] == [one["event"] for one in told]
+        assert {daemon.events[-1]["task"]} == {one["task"] for one in told}
 
 
 def test_a_collection_that_stops_is_told(tmp_path: Path) -> None:

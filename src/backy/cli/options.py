@@ -85,11 +85,14 @@ class Options(NamedTuple):
 
         return choose_progress(SystemClock(), quiet=self.quiet)
 
-    def log_for(self, job: Job | None) -> "AbstractContextManager[Log]":
-        """The log that -l names, or the job's own."""
+    def log_for(self, of: Job | Repository | None) -> "AbstractContextManager[Log]":
+        """The log that -l names, or the job's or the repository's own."""
         from backy.cli import log
 
-        own = None if job is None else job.directory.file_path(layout.JOB_LOG)
+        own = None
+        if of is not None:
+            directory = of.base if isinstance(of, Repository) else of.directory
+            own = directory.file_path(layout.LOG)
         asked_for = self.log is not None
         task = os.environ.get("BACKY_TASK_ID")
         return log.opened(

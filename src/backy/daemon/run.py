@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack
 from aiohttp import web
 
 from backy.daemon.api import Api
-from backy.daemon.connections import close_slow
+from backy.daemon.connections import close_slow, limited
 from backy.daemon.notify import Notifier
 from backy.daemon.prepare import TOKEN, only_daemon, open_repository
 from backy.daemon.service import Log, Service
@@ -31,8 +31,17 @@ from backy.repository.repository import Repository
 LOCAL_CLIENT = "this host"
 
 
-def run(settings: Settings, load: Callable[[], Settings], clock: Clock, log: Log) -> None:
-    """Be the daemon; DaemonRunning, ListenRefused and what opening the repository raises."""
+def run(
+    settings: Settings,
+    load: Callable[[], Settings],
+    clock: Clock,
+    log: Log,
+    options: Sequence[str] = (),
+) -> None:
+    """Be the daemon; DaemonRunning, ListenRefused and what opening the repository raises.
+
+    `options` are those that all children get before their command.
+    """
     base = settings.general.base_dir
     # Histories are read before the loop takes signals: a reload that is asked for meanwhile, which would
     # end the process, is done when it runs.
@@ -41,7 +50,7 @@ def run(settings: Settings, load: Callable[[], Settings], clock: Clock, log: Log
     with only_daemon(base), open_repository(base, settings.jobs) as repository:
         os.chdir(base)
         notifier = Notifier.of_environment(os.environ)
-        service = Service(settings, load, repository, clock, log, notifier)
+        service = Service(settings, load, repository, clock, log, notifier, options)
         asyncio.run(_serve(service, settings.api, repository, clock, log, early))
 
 
@@ -63,14 +72,16 @@ async def _serve(
         assert runner.server is not None
         watch = asyncio.create_task(close_slow(runner.server, clock))
         stack.callback(watch.cancel)
+        loop = asyncio.get_running_loop()
         for address in config.addresses:
             try:
-                await web.TCPSite(runner, address, config.port).start()
+                listener = await loop.create_server(limited(runner.server), address, config.port)
             except OSError as error:
                 why = os.strerror(error.errno) if error.errno else str(error)
                 raise ListenRefused(address, config.port, why) from error
+            stack.callback(listener.close)
         # Called behind the first steps of `run`, which takes the signals over.
-        asyncio.get_running_loop().call_soon(lambda: service.hang_up() if early else None)
+        loop.call_soon(lambda: service.hang_up() if early else None)
         await service.run()
 
 
