@@ -187,7 +187,7 @@ def test_job_that_was_set_up_in_the_future_is_told(monitored: Monitored) -> None
 
 
 @pytest.mark.parametrize(
-    ("harm", "text"), [("rotten", "1 records cannot be read"), ("lost", "1 records are gone")]
+    ("harm", "text"), [("rotten", "1 record cannot be read"), ("lost", "1 record is gone")]
 )
 def test_damage_in_old_records_is_a_warning(monitored: Monitored, harm: str, text: str) -> None:
     """The newest revision is good, so nobody is woken."""
@@ -258,6 +258,16 @@ def test_bug_is_unknown(monitored: Monitored, monkeypatch: pytest.MonkeyPatch) -
 
     text = "UNKNOWN: internal error, please report it (ZeroDivisionError: a/b c)\n"
     assert (3, text) == (done.code, done.out)
+
+
+@pytest.mark.parametrize("words", [("--bogus",), ("extra",), ("-c",)])
+def test_wrong_call_is_unknown(monitored: Monitored, words: tuple[str, ...]) -> None:
+    """In one line too: a plugin that was called wrongly has not found anything critical."""
+    done = monitored.check(*words)
+
+    assert (3, "", 1) == (done.code, done.err, done.out.count("\n"))
+    assert done.out.startswith("UNKNOWN: ")
+    assert "'backy check --help' tells what there is." in done.out
 
 
 def test_report_as_json(monitored: Monitored) -> None:

@@ -36,7 +36,7 @@ def test_three_jobs_run_and_are_told_to_the_callback(tmp_path: Path) -> None:
         entry = yaml.safe_load((tmp_path / "completed.yaml").read_text())[0]
         assert {"uuid", "trust", "timestamp", "tags", "stats"} <= entry.keys()
         assert 0 == daemon.backy("check").returncode
-        assert "OK: 3 jobs within SLA" == daemon.client("check").stdout.strip()
+        assert "OK: 3 jobs within SLA | jobs=3 late=0" == daemon.client("check").stdout.strip()
 
     assert 2 == daemon.backy("check").returncode
 

@@ -9,6 +9,7 @@ Limits: blocking, ten seconds to connect and for each piece of an answer, thirty
 import json
 import os
 import time
+from datetime import datetime
 from http.client import HTTPException, HTTPResponse
 from typing import TypedDict
 from urllib.error import HTTPError, URLError
@@ -37,16 +38,16 @@ _STRANGER = "it does not answer as a scheduler"
 
 
 class Entry(TypedDict):
-    """What the scheduler says of a job; times as text."""
+    """What the scheduler says of a job."""
 
     job: str
     sla: str
     sla_overdue: int
     status: str
-    last_time: str | None
+    last_time: datetime | None
     last_tags: str
     last_duration: float | None
-    next_time: str | None
+    next_time: datetime | None
     next_tags: str
     manual_tags: str
     problem_reports: int
