@@ -174,6 +174,19 @@ def test_a_bad_file_keeps_the_old_configuration(tmp_path: Path) -> None:
         daemon.wait_for("backup finished", job="vm3")
 
 
+def test_settings_of_older_versions_are_named_once(tmp_path: Path) -> None:
+    """Not with every reload: the log would be full of what nobody needs to change."""
+    with Scheduled(tmp_path) as daemon:
+        daemon.configure(daemon.config.read_text().replace('"base-dir"', '"telnet-port": 1, "base-dir"'))
+        for _ in range(2):
+            assert 0 == daemon.backy("reload").returncode
+            daemon.wait_for("configuration reloaded")
+
+        assert ["global.telnet-port"] == [
+            one["keys"] for one in daemon.events if one["event"].startswith("settings of older")
+        ]
+
+
 def test_a_changed_job_starts_anew_and_the_others_notice_nothing(tmp_path: Path) -> None:
     """Its running backup is ended; a job that left the configuration keeps its revisions."""
     with Scheduled(tmp_path) as daemon:

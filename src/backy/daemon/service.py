@@ -89,6 +89,7 @@ class Service:
         self._chore: asyncio.Task[None] | None = None
         self._chores_ended: dict[str, chores.Last] = {}
         self._chores_asked: set[str] = set()
+        self._legacy_told: tuple[str, ...] = ()
         if (outcome := remembered.read_outcome(repository.chunks)) is not None:
             self._chores_ended[chores.COLLECTION] = chores.Last(outcome.at, failed=bool(outcome.stopped))
         cycle = trust.read_cycle(repository.chunks)
@@ -205,9 +206,10 @@ class Service:
             self.jobs[name] = rules.planned(rules.new_job(name, config, now), seen, now)
         for fault in settings.faults:
             self._log.error("configuration", error=fault.message)
-        if settings.legacy:
-            keys = ", ".join(dict.fromkeys(settings.legacy))
-            self._log.warning("settings of older versions have no effect", keys=keys)
+        legacy = tuple(dict.fromkeys(settings.legacy))
+        if legacy and legacy != self._legacy_told:
+            self._log.warning("settings of older versions have no effect", keys=", ".join(legacy))
+        self._legacy_told = legacy
         self.settings = settings
 
     def _warn_of_fixed(self, settings: Settings) -> None:
