@@ -1,5 +1,6 @@
 """`backy check`: what monitoring is told, by line and exit code, about real repositories."""
 
+import fcntl
 import json
 import os
 import re
@@ -237,6 +238,19 @@ def test_repository_that_is_not_there_is_unknown(monitored: Monitored) -> None:
     done = monitored.check(alive=False)
 
     assert (3, True) == (done.code, done.out.startswith(f"UNKNOWN: {monitored.site.base} is not a "))
+
+
+def test_configuration_that_stays_locked_is_unknown(
+    monitored: Monitored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deployment tool that hangs while it writes must not make monitoring hang too."""
+    monkeypatch.setattr("backy.cli.options.LOCK_SECONDS", 0.0)
+    with monitored.file.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        state, line = monitored.said()
+
+    assert (3, True) == (state, line.endswith("another process has it locked for more than 0 s."))
+    assert 0 == monitored.said()[0]
 
 
 def test_keys_of_a_later_version_are_passed_over_when_told_so(monitored: Monitored) -> None:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from backy.operation.progress import Progress
 
 
+LOCK_SECONDS = 10.0
+
+
 class Options(NamedTuple):
     """What was given before the command."""
 
@@ -113,8 +116,11 @@ def _read(path: str) -> str:
     """A configuration file's text; ConfigError."""
     try:
         with open(path, encoding="utf-8") as file:
-            # Deployment tools hold it alone while they write (backy 2.5).
-            locks.wait_shared(file.fileno())
+            # Deployment tools hold it alone while they write (backy 2.5). One that hangs must neither
+            # stop a scheduler that reloads nor keep `check` from saying anything.
+            if not locks.wait_shared_for(file.fileno(), LOCK_SECONDS):
+                held = f"another process has it locked for more than {LOCK_SECONDS:.0f} s"
+                raise ConfigError(path, "", held)
             return file.read()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
