@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from loopdisk import mounted
 
 from backy.daemon import workers
 from backy.daemon.prepare import open_repository, prepare
@@ -202,6 +203,25 @@ def test_a_changed_job_starts_anew_and_the_others_notice_nothing(tmp_path: Path)
         daemon.request("vm0")
         daemon.wait_for("backup finished", job="vm0")
         assert (1, 1) == (daemon.revisions("vm0"), daemon.revisions("vm2"))
+
+
+@pytest.mark.root
+def test_a_full_disk_does_not_keep_it_from_starting(tmp_path: Path) -> None:
+    """It is its collection that makes room there; clients go on with the token of the last start."""
+    with mounted(tmp_path, "ext4", 300 << 20) as disk, Scheduled(disk.folder) as daemon:
+        token = (daemon.base / ".api-token").read_text()
+        daemon.request("vm0")
+        daemon.wait_for("backup finished", job="vm0")
+        daemon.end(signal.SIGTERM)
+        with disk.filled(0):
+            daemon.start()
+            daemon.request("vm0")
+            failed = daemon.wait_for("backup failed", job="vm0")
+
+            assert "the disk is full" in failed["error"]
+            assert token == (daemon.base / ".api-token").read_text()
+            daemon.end(signal.SIGTERM)
+        assert "the token of this host was not renewed" in [one["event"] for one in daemon.events]
 
 
 def test_a_second_scheduler_is_refused(tmp_path: Path) -> None:

@@ -2,30 +2,28 @@
 
     run(settings, load, SystemClock(), log)
 
-A token of this host is written to BASE/.api-token (mode 0600) at each start, so that whoever may read
-the repository may use `backy client` without any configuration.
+A full disk does not keep the scheduler from starting, since its collection makes room there.
 
 Limits: blocks until the daemon is stopped; must be called in the main thread, which gets the signals.
 """
 
 import asyncio
 import os
-import secrets
 import signal
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 from aiohttp import web
 
+from backy.daemon import local_token
 from backy.daemon.api import Api
 from backy.daemon.connections import close_slow, limited
 from backy.daemon.notify import Notifier
-from backy.daemon.prepare import TOKEN, only_daemon, open_repository
+from backy.daemon.prepare import only_daemon, open_repository
 from backy.daemon.service import Log, Service
 from backy.domain.settings import ApiConfig, Settings
-from backy.ground import durable
 from backy.ground.clock import Clock
-from backy.ground.errors import ListenRefused
+from backy.ground.errors import ListenRefused, StorageFailed
 from backy.repository.repository import Repository
 
 LOCAL_CLIENT = "this host"
@@ -62,7 +60,7 @@ async def _serve(
     log: Log,
     early: Sequence[int],
 ) -> None:
-    tokens = {**config.tokens, _local_token(repository): LOCAL_CLIENT}
+    tokens = {**config.tokens, **_local_tokens(repository, log)}
     async with AsyncExitStack() as stack:
         app = Api(service, clock, tokens, log).application()
         # Access is logged by the API itself, for requests that change something.
@@ -85,8 +83,12 @@ async def _serve(
         await service.run()
 
 
-def _local_token(repository: Repository) -> str:
-    """A fresh token for clients on this host who may read the repository."""
-    token = secrets.token_urlsafe(32)
-    durable.replace(repository.base, TOKEN, token.encode(), mode=0o600)
-    return token
+def _local_tokens(repository: Repository, log: Log) -> dict[str, str]:
+    """The token of clients on this host; where it cannot be renewed, that of the last start, if any."""
+    try:
+        return {local_token.renew(repository.base): LOCAL_CLIENT}
+    except StorageFailed as error:
+        log.error("the token of this host was not renewed", error=error.message)
+    with suppress(OSError, ValueError):
+        return {local_token.read(repository.base.path): LOCAL_CLIENT}
+    return {}
