@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -250,6 +251,21 @@ def test_a_job_that_cannot_be_used_does_not_stop_the_others(tmp_path: Path) -> N
         assert "vm1.raw: it does not exist" in failed["error"]
         daemon.request("vm0")
         daemon.wait_for("backup finished", job="vm0")
+
+
+def test_a_directory_that_is_gone_is_made_anew_by_the_next_run(tmp_path: Path) -> None:
+    """Also one that could not be made at the start; nobody has to reload for it."""
+    with Scheduled(tmp_path) as daemon:
+        shutil.rmtree(daemon.base / "vm0")
+        daemon.request("vm0")
+        daemon.wait_for("backup finished", job="vm0")
+        assert 1 == daemon.revisions("vm0")
+
+        shutil.rmtree(daemon.base / "vm1")
+        (daemon.base / "vm1").touch()
+        daemon.request("vm1")
+        failed = daemon.wait_for("backup failed", job="vm1")
+        assert f"{daemon.base}/vm1" in failed["error"]
 
 
 def test_limits_of_the_pools_change_while_jobs_run(tmp_path: Path) -> None:

@@ -328,6 +328,10 @@ class Service:
 
     async def _backed_up(self, name: str, tags: tuple[str, ...], task: str) -> str | None:
         """Back up, then expire; what went wrong with the backup, or None."""
+        # Again, since the disk may have been full at the start, or somebody has removed the directory.
+        job = {name: self.jobs[name].config}
+        for problem in (await asyncio.to_thread(prepare, self.repository, job)).values():
+            return problem
         words = self._command(f"{self.repository.base.path.rstrip('/')}/{name}")
         codec = str(self.settings.general.codec)
         try:
