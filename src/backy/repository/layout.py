@@ -61,8 +61,8 @@ COLLECTION = "collection"
 RESERVE_SIZE = 64 << 20
 OLD_STORE = "store"  # backy 2.5 and earlier: chunks/store holds "v2"
 
+LOG = "backy.log"  # of a job, and of the repository beside the jobs
 JOB_CONFIG = "config"
-JOB_LOG = "backy.log"
 SNAPSHOTS = "snapshots"
 BACKUP_LOCK = ".backup"
 HISTORY_LOCK = ".history"
