@@ -12,6 +12,8 @@ from in_process import backy
 from backy.repository import layout
 from testsite import CHUNK, Site
 
+pytestmark = pytest.mark.proof("T20")
+
 CONTENT = [b"one" * CHUNK, b"two" * CHUNK]
 
 
