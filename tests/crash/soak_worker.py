@@ -28,7 +28,7 @@ from backy.domain.retention import plan_expiry
 from backy.domain.revision import Origin, Revision
 from backy.ground.clock import SystemClock
 from backy.ground.errors import BackyError, CollectorBusy, RevisionGone
-from backy.operation.backup import backup
+from backy.operation.backup import Coding, backup
 from backy.operation.collect import collect
 from backy.operation.expire import execute_expiry
 from backy.operation.progress import NoProgress
@@ -97,7 +97,7 @@ class Worker:
                 job,
                 FileSource(str(image)),
                 {"daily": Origin.SCHEDULE},
-                parse_codec("lz4"),
+                Coding(parse_codec("lz4")),
                 self._clock,
                 NoProgress(),
             )

@@ -26,7 +26,7 @@ from backy.domain.revision import Origin, Revision
 from backy.domain.settings import parse_settings
 from backy.ground.clock import SystemClock
 from backy.ground.directory import Directory
-from backy.operation.backup import backup
+from backy.operation.backup import Coding, backup
 from backy.operation.progress import NoProgress
 from backy.operation.restore import restore
 from backy.repository import history as histories
@@ -167,9 +167,9 @@ class Fleet(Scheduled):
             for name in self.names:
                 with repository.job(name) as job:
                     source = FileSource(str(folder / f"{name}.raw"))
-                    codec = settings.general.codec
+                    coding = Coding(settings.general.codec)
                     tags = {"before": Origin.FORCED}
-                    backup(repository, job, source, tags, codec, SystemClock(), NoProgress())
+                    backup(repository, job, source, tags, coding, SystemClock(), NoProgress())
 
     def make_due(self) -> None:
         """New images, and no revision with the tag that is wanted; only the newest ones are to stay."""
