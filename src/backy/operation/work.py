@@ -17,6 +17,8 @@ Limits: one disk; ids and entries only, nothing is committed here.
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
 
 from backy.domain import delta
 from backy.domain.chunk import HEADER, ChunkId, Codec, Encoder, chunk_id
@@ -34,8 +36,8 @@ from backy.source.base import Snapshot
 
 # Of the blocks of a chunk; beyond, a delta is about as large as a full chunk.
 _MOSTLY_CHANGED = 3 / 4
-# Threads that hold a base and what stands on it at the same time: about 12 MiB each.
-_STANDING = 3
+# Chunks of the parent that are in memory at the same time, with their bases: up to 20 MiB each.
+_READERS = 3
 
 
 class HintWrong(Exception):
@@ -80,7 +82,7 @@ class Run:
         self.snapshot = snapshot
         self.map = new_map
         self.writer = writer
-        self.reader = reader
+        self._reader = reader
         self.parent = parent
         self.codec = codec
         self.hits = hits
@@ -88,7 +90,9 @@ class Run:
         # In a distrusted store everything new is stored in full.
         self.delta = delta and hits is None
         self.counts = Counts()
-        self.standing = threading.Semaphore(_STANDING)
+        self._readers: SimpleQueue[ChunkReader | None] = SimpleQueue()
+        for _ in range(_READERS):
+            self._readers.put(None)
 
     def announced(self, plan: Iterable[PagePlan]) -> Iterator[Task]:
         """The tasks, each announced to the map as it is taken; pages begin as the parent's."""
@@ -101,6 +105,15 @@ class Run:
             for task in page.tasks:
                 self.map.expect(task.chunk)
                 yield task
+
+    @contextmanager
+    def lent_reader(self) -> Iterator[ChunkReader]:
+        """One of a few readers; waits until one is free. Whoever has one must not ask for another."""
+        reader = self._readers.get() or self._reader()
+        try:
+            yield reader
+        finally:
+            self._readers.put(reader)
 
     def worker(self, progress: Progress) -> "Worker":
         """One thread's own."""
@@ -152,12 +165,12 @@ class Worker:
         start = task.chunk * self._chunk_size
         parts = task.parts or ()
         self._run.counts.add(changed=sum(part.length for part in parts))
-        with self._run.standing:
+        with self._run.lent_reader() as reader:
             ground = None
             if parent == ZERO_ENTRY:
                 self._buffer.clear(0, length)
             else:
-                ground = self._ground(parent)
+                ground = self._ground(reader, parent)
                 if ground is None:
                     self._read(start, length)
                     return self._entry(length, parent, whole=True)
@@ -228,8 +241,8 @@ class Worker:
     ) -> Entry | None:
         """Store the buffer's chunk as a delta, if that is worth it."""
         if ground is None:
-            with self._run.standing:
-                ground = self._ground(parent)
+            with self._run.lent_reader() as reader:
+                ground = self._ground(reader, parent)
                 return None if ground is None else self._delta(ident, length, ground, None)
         return self._delta(ident, length, ground, blocks)
 
@@ -257,15 +270,13 @@ class Worker:
             run.counts.add(hit=1)
         return entry
 
-    def _ground(self, entry: Entry) -> Ground | None:
+    def _ground(self, reader: ChunkReader, entry: Entry) -> Ground | None:
         """What a delta may stand on, proven; None where that is bad, which is noted."""
-        if self._reader is None:
-            self._reader = self._run.reader()
         missing = ""
         forms = (entry,) if entry.base is None else (entry, Entry(entry.ident))
         for form in forms:
             try:
-                return self._reader.ground(form)
+                return reader.ground(form)
             except ChunkDamaged:
                 self._run.findings.set_aside(form)
             except ChunkMissing as error:
