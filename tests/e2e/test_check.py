@@ -17,9 +17,10 @@ from in_process import Outcome, backy
 from small_store import StandingClock
 
 from backy.daemon.prepare import only_daemon
+from backy.domain.audit import Audit
 from backy.domain.revision import Revision, Trust, serialise
-from fakes import fake_revision
-from testsite import Site, run_backy
+from fakes import FakeSource, fake_revision
+from testsite import CHUNK, Site, run_backy
 
 NOW = datetime.now(UTC)
 
@@ -313,3 +314,35 @@ def test_base_of_the_command_line_counts(monitored: Monitored) -> None:
         done = backy("-b", str(monitored.site.base), "-c", str(monitored.file), "check")
 
     assert (0, "OK: 1 job within SLA") == (done.code, done.out.partition(" | ")[0])
+
+
+def test_a_source_that_was_caught_is_critical_until_it_is_settled(
+    monitored: Monitored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job is in time, and still nobody may sleep: wrong revisions were called complete."""
+    monkeypatch.setattr(Audit, "picks", lambda *_: False)
+    site = monitored.site
+    source = FakeSource(os.urandom(8 * CHUNK), frozen=True)
+
+    def back_up(hours: float) -> Revision:
+        site.clock = StandingClock(NOW - timedelta(hours=hours))
+        return site.backup(source=source)
+
+    back_up(240)
+    source.hidden.add(3)
+    source.write(3 * CHUNK, os.urandom(CHUNK))
+    relied = back_up(239)
+    monkeypatch.undo()
+    monkeypatch.setattr(Audit, "picks", lambda *_: True)
+    back_up(238)
+
+    found = "the source called changed bytes unchanged, so 1 revision is distrusted"
+    assert (2, True) == (monitored.check().code, found in monitored.check().out)
+    assert 0 == site.cli("forget", "-r", relied.uuid).returncode
+    assert 0 == monitored.check().code
+
+    source.hidden.add(4)
+    source.write(4 * CHUNK, os.urandom(CHUNK))
+    back_up(2)
+    code, said = monitored.said()
+    assert (2, True) == (code, said.endswith("noticed before a revision relied on it"))

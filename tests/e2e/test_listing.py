@@ -201,3 +201,20 @@ def test_dates_are_those_of_the_hosts_zone(week: Site) -> None:
 
     assert ["2026-10-31", "23:00:00"] == done.stdout.splitlines()[1].split()[:2]
     assert "2026-11-01" in run_backy("-b", str(week.job), "status", "-r", "first").stdout
+
+
+def test_statistics_are_shown_in_words(week: Site) -> None:
+    """What was read and why, what is new and what it takes, and how long each phase took."""
+    first = at(week, "status", "--stats", "-r", "first")
+
+    assert uuids(week)[0] in first
+    for said in (
+        "  read     4.0 KiB of 4.0 KiB in use\n",
+        "everything that may hold data, because there is no good revision to compare with",
+        "  changed  4.0 KiB\n",
+        "in 1 chunk, of which 0 deltas; stored as ",
+        "0 chunks found, 0 inherited, 0 of 1 are zeros",
+        "commit ",
+    ):
+        assert said in first
+    assert 5 == at(week, "status", "--stats").count("  took ")

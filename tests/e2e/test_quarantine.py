@@ -123,7 +123,7 @@ def test_a_damaged_revision_is_no_parent(store: Site) -> None:
     first = store.history().revisions[0].uuid
     status = here(store, "status")
     assert "damaged: 4.0 KiB lost" in status.stdout
-    assert "warning: 1 revisions of 'vm' are damaged: see 'backy reports'." in status.stderr
+    assert "warning: 1 revision of 'vm' is damaged: see 'backy reports'." in status.stderr
 
     assert 0 == here(store, "backup", "daily").returncode
 

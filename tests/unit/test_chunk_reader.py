@@ -224,3 +224,18 @@ def test_proof_of_a_delta_covers_its_base(
 
     with pytest.raises(ChunkDamaged):
         look(reader_of(store), DELTA)
+
+
+@pytest.mark.parametrize("look", [ChunkReader.check_frame, ChunkReader.prove])
+def test_full_chunk_stands_for_a_delta_without_its_base(
+    store: FakeStore, look: Callable[[ChunkReader, Entry], int]
+) -> None:
+    """As for `read`; a bad base that was moved aside is no finding for what has been stored anew."""
+    put(store, DELTA, FULL)
+
+    assert len(PLAIN) == look(reader_of(store), DELTA)
+
+    store.file(FULL).unlink()
+    with pytest.raises(ChunkMissing) as caught:
+        look(reader_of(store), DELTA)
+    assert BASE.ident.hex() == caught.value.chunk

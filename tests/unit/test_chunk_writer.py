@@ -79,6 +79,26 @@ def test_chunk_is_claimed_once(store: FakeStore) -> None:
     assert not new_writer(store).claim(ENTRIES[0])
 
 
+def test_chunk_that_is_named_between_two_looks_is_not_claimed_again(
+    store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would be written, and counted, twice."""
+    writer = new_writer(store, batch_size=1)
+    real = writer.has
+
+    def has(entry: Entry) -> bool:
+        found = real(entry)
+        monkeypatch.setattr(writer, "has", real)
+        assert 1 == store_all(writer, range(1))  # another thread, up to the name
+        return found
+
+    monkeypatch.setattr(writer, "has", has)
+
+    assert not writer.claim(ENTRIES[0])
+    assert 1 == writer.stored_files
+    writer.finish()
+
+
 def test_delta_and_full_form_of_a_chunk_are_different_files(store: FakeStore) -> None:
     """`ID`, `ID.BASE` and `ID.OTHER` never stand for each other."""
     ident = ENTRIES[0].ident

@@ -6,7 +6,16 @@ import msgspec
 import pytest
 
 from backy.domain.config import TagPolicy
-from backy.domain.revision import Consistency, Origin, Revision, SourceIdentity, Stats, Trust
+from backy.domain.revision import (
+    Consistency,
+    Distrust,
+    Origin,
+    Reading,
+    Revision,
+    SourceIdentity,
+    Stats,
+    Trust,
+)
 from backy.domain.sla import (
     FUTURE_TOLERANCE,
     START,
@@ -162,3 +171,22 @@ def test_any_record_is_a_history() -> None:
             ([revision(1, trust=Trust.DISTRUSTED)], 0),
         )
     ]
+
+
+def misled(number: int, *, audit_failed: bool = False, since: bool = True) -> Revision:
+    """A revision with or without hints; one with hints is distrusted because of the source."""
+    uuid = f"00000000-0000-4000-8000-{number:012}"
+    reading = Reading(last_full=uuid, since=uuid if since else None, audit_failed=audit_failed)
+    changed = msgspec.structs.replace(revision(number), uuid=uuid, reading=reading)
+    return changed.with_trust(Trust.DISTRUSTED, Distrust.SOURCE) if since else changed
+
+
+def test_revisions_that_a_failed_audit_distrusts_are_counted() -> None:
+    """Those that an operator distrusts for other reasons are not, nor those that are believed again."""
+    full = misled(9, since=False)
+    caught = misled(1, since=False, audit_failed=True)
+
+    assert 2 == figures([full, misled(8), misled(7), caught], NOW).misled
+    assert 0 == figures([full, misled(8), misled(7)], NOW).misled
+    believed = misled(8).with_trust(Trust.TRUSTED)
+    assert 0 == figures([full, believed, caught], NOW).misled

@@ -5,6 +5,7 @@ import msgspec
 
 from backy.cli import edge
 from backy.cli.options import Options, pass_options
+from backy.cli.render import counted
 from backy.domain import tags as tag_rules
 from backy.domain.chunk import Codec, parse_codec
 from backy.domain.revision import Consistency, Stats
@@ -91,7 +92,7 @@ def command(options: Options, tags: str, codec: str | None, delta: str | None, *
 
 def _new_chunks(stats: Stats) -> str:
     deltas = f" ({stats.chunks_delta} as deltas)" if stats.chunks_delta else ""
-    return f"{stats.chunks_new} new chunks{deltas}"
+    return f"{counted(stats.chunks_new, 'new chunk')}{deltas}"
 
 
 def _parsed(codec: str) -> Codec:

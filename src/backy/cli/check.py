@@ -1,13 +1,13 @@
 """`backy check`: what monitoring calls."""
 
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import click
 
 from backy.cli.edge import printable
 from backy.cli.options import Options, pass_options
-from backy.cli.render import counted, json
+from backy.cli.render import are, counted, json
 from backy.daemon.prepare import daemon_runs
 from backy.domain.health import (
     Finding,
@@ -20,13 +20,15 @@ from backy.domain.health import (
     unknown,
 )
 from backy.domain.settings import DEFAULT_FILE, Settings
-from backy.domain.sla import FUTURE_TOLERANCE, judge, smallest_interval
+from backy.domain.sla import FUTURE_TOLERANCE, Figures, judge, smallest_interval
 from backy.ground.clock import SystemClock
 from backy.ground.errors import BackyError
 from backy.operation.collect import look_into_trash
 from backy.operation.survey import Surveyed, survey
 from backy.repository import quarantine, remembered, trust
 from backy.repository.repository import Repository
+
+_CAUGHT_FOR = timedelta(days=7)
 
 
 class _Monitored(click.Command):
@@ -123,30 +125,37 @@ def _jobs(
                 now=now,
             ),
             never=found[name].figures.newest is None,
-            problem=found[name].problem,
+            problem=found[name].problem or _alarm(found[name].figures, now),
             warnings=_warnings(found[name], now),
         )
         for name, job in settings.jobs.items()
     ]
 
 
+def _alarm(found: Figures, now: datetime) -> str | None:
+    """What is as bad as no backup: it stays until the operator has settled it, or a week."""
+    if found.caught is None or not (found.misled or now - found.caught < _CAUGHT_FOR):
+        return None
+    what = "the source called changed bytes unchanged"
+    if not found.misled:
+        return f"{what}, which was noticed before a revision relied on it"
+    which = f"{counted(found.misled, 'revision')} {are(found.misled)} distrusted"
+    return f"{what}, so {which}: see 'backy status', and then 'backy forget' or 'backy distrust --undo'"
+
+
 def _warnings(found: Surveyed, now: datetime) -> tuple[str, ...]:
     figures = found.figures
     told = (
         (figures.unreadable, "record", "cannot be read: see 'backy status'"),
-        (figures.lost, "record", f"{_are(figures.lost)} gone: see 'backy status'"),
-        (figures.damaged, "revision", f"{_are(figures.damaged)} damaged: see 'backy status'"),
-        (figures.future, "revision", f"{_are(figures.future)} dated in the future: check the clock"),
+        (figures.lost, "record", f"{are(figures.lost)} gone: see 'backy status'"),
+        (figures.damaged, "revision", f"{are(figures.damaged)} damaged: see 'backy status'"),
+        (figures.future, "revision", f"{are(figures.future)} dated in the future: check the clock"),
     )
     warnings = tuple(f"{counted(number, noun)} {what}" for number, noun, what in told if number)
     if found.configured_at is not None and found.configured_at - now > FUTURE_TOLERANCE:
         # Without a backup it would be in time until then.
         warnings += ("it was set up in the future: check the clock",)
     return warnings
-
-
-def _are(number: int) -> str:
-    return "is" if number == 1 else "are"
 
 
 def _document(finding: Finding) -> dict[str, object]:

@@ -38,6 +38,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def are(number: int) -> str:
+    """The verb that goes with `counted`."""
+    return "is" if number == 1 else "are"
+
+
 def local_time(instant: datetime) -> str:
     """An instant in the zone of the host, to the second."""
     with suppress(OverflowError):  # the first and the last day of the calendar have no local form

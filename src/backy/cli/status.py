@@ -7,7 +7,7 @@ import click
 
 from backy.cli import edge
 from backy.cli.options import Options, pass_options
-from backy.cli.render import counted, json, local_time, table
+from backy.cli.render import are, counted, json, local_time, table
 from backy.domain.legacy import as_in_2_5
 from backy.domain.revision import Consistency, Revision, Trust
 from backy.ground.units import format_duration, format_size
@@ -19,10 +19,13 @@ from backy.repository.repository import Repository
 
 @click.command()
 @click.option("-r", "--revision", "spec", metavar="SPEC", help="Only these revisions.")
+@click.option(
+    "--stats", is_flag=True, help="What each backup read, found and stored, and how long it took."
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--yaml", "as_yaml", is_flag=True, help="As YAML, in the terms of backy 2.5.")
 @pass_options
-def command(options: Options, spec: str | None, *, as_json: bool, as_yaml: bool) -> None:
+def command(options: Options, spec: str | None, *, stats: bool, as_json: bool, as_yaml: bool) -> None:
     """List revisions, or the jobs of a repository.
 
     With a job (-b BASE/JOB, or -j) its revisions, oldest first; without, all jobs.
@@ -43,6 +46,8 @@ def command(options: Options, spec: str | None, *, as_json: bool, as_yaml: bool)
             click.echo(json(revisions))
         elif as_yaml:
             click.echo(_yaml([as_in_2_5(one) for one in revisions]))
+        elif stats:
+            click.echo("\n".join(_told(one) for one in revisions))
         else:
             click.echo(_revision_table(revisions))
         _warn(history, job.name)
@@ -72,6 +77,32 @@ def _revision_table(revisions: list[Revision]) -> str:
     stored = sum(one.stats.bytes_written for one in revisions)
     closing = f"{counted(len(revisions), 'revision')}, {format_size(stored)} stored"
     return table(head, rows, right=(2, 3, 4, 5)) + "\n" + closing
+
+
+def _told(revision: Revision) -> str:
+    """What the record says of one backup, in a few lines."""
+    stats, reading = revision.stats, revision.reading
+    scope = "everything that may hold data"
+    if reading is not None and reading.since is not None:
+        scope = f"changes since {reading.since}; everything last by {reading.last_full}"
+    elif reading is not None and reading.why:
+        scope += f", because {reading.why}"
+    audited = f", {format_size(stats.bytes_audited)} of them as an audit" if stats.bytes_audited else ""
+    seconds = ", ".join(f"{name} {took:.2f} s" for name, took in stats.seconds.items())
+    new = f"{format_size(stats.bytes_new)} in {counted(stats.chunks_new, 'chunk')}"
+    deltas = counted(stats.chunks_delta, "delta")
+    in_use = format_size(stats.bytes_scanned)
+    known = f"{counted(stats.chunks_hit, 'chunk')} found, {stats.chunks_inherited} inherited"
+    lines = [
+        f"{local_time(revision.taken_at)}  {revision.uuid}  {','.join(revision.tags) or '-'}",
+        f"  read     {format_size(stats.bytes_read)} of {in_use} in use{audited}",
+        f"           {scope}",
+        f"  changed  {format_size(stats.bytes_changed)}",
+        f"  new      {new}, of which {deltas}; stored as {format_size(stats.bytes_written)}",
+        f"  known    {known}, {stats.chunks_zero} of {stats.chunks} are zeros",
+        f"  took     {format_duration(stats.duration)}" + (f" ({seconds})" if seconds else ""),
+    ]
+    return "\n".join([*lines, *([f"  {_remarks(revision)}"] if _remarks(revision) else [])])
 
 
 def _remarks(revision: Revision) -> str:
@@ -140,12 +171,12 @@ def _show_jobs(repository: Repository, *, as_json: bool, as_yaml: bool) -> None:
 def _warn(history: History, job: str) -> None:
     torn = sum(one.consistency is Consistency.TORN for one in history.revisions)
     if torn:
-        edge.say(
-            f"warning: {torn} revisions of {job!r} are torn: their image changed while it was read."
-        )
+        which = f"{counted(torn, 'revision')} of {job!r} {are(torn)}"
+        edge.say(f"warning: {which} torn: the image changed while it was read.")
     damaged = sum(one.damaged > 0 for one in history.revisions)
     if damaged:
-        edge.say(f"warning: {damaged} revisions of {job!r} are damaged: see 'backy reports'.")
+        which = f"{counted(damaged, 'revision')} of {job!r} {are(damaged)}"
+        edge.say(f"warning: {which} damaged: see 'backy reports'.")
     for unreadable in history.unreadable:
         edge.say(f"warning: {unreadable.error.message}")
     for uuid in history.lost:

@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from backy.domain.config import TagPolicy
-from backy.domain.revision import Revision
+from backy.domain.revision import Distrust, Revision
 
 FUTURE_TOLERANCE = timedelta(minutes=5)
 START = datetime(2026, 1, 1, tzinfo=UTC)  # of the examples
@@ -45,6 +45,8 @@ class Figures(NamedTuple):
     future: int = 0
     unreadable: int = 0
     lost: int = 0
+    caught: datetime | None = None  # when an audit last found wrong what the source says of changes
+    misled: int = 0  # how many revisions relied on that, and are distrusted
 
     @property
     def has_history(self) -> bool:
@@ -77,7 +79,8 @@ def figures(
     newest: Revision | None = None
     taken: dict[str, datetime] = {}
     manual: dict[str, None] = {}
-    count = stored = logical = distrusted = damaged = future = 0
+    count = stored = logical = distrusted = damaged = future = hinted = 0
+    caught: datetime | None = None
     for one in revisions:
         count += 1
         stored += one.stats.bytes_written
@@ -85,6 +88,9 @@ def figures(
         distrusted += one.is_distrusted
         damaged += one.damaged > 0
         future += is_future(one, now)
+        if one.reading is not None:
+            caught = one.taken_at if one.reading.audit_failed else caught
+            hinted += one.reading.since is not None and one.distrust is Distrust.SOURCE
         manual.update(dict.fromkeys(tag for tag in one.tags if tag.startswith("manual:")))
         if is_good(one, now):
             newest = one
@@ -99,6 +105,8 @@ def figures(
         future=future,
         unreadable=unreadable,
         lost=lost,
+        caught=caught,
+        misled=hinted if caught else 0,
     )
     if newest is None:
         return counted

@@ -86,7 +86,7 @@ class ChunkReader:
     def prove(self, entry: Entry) -> int:
         """Decode and hash the very file that an entry names: its plain length; raises like `read`.
 
-        Of a delta that is missing, the full chunk in its place.
+        Of a delta that is missing, or whose base is, the full chunk in its place.
         """
         return self._or_full(entry, lambda one: len(self._decode(one)))
 
@@ -114,9 +114,12 @@ class ChunkReader:
         try:
             return look(entry)
         except ChunkMissing as missing:
-            if entry.base is None or missing.chunk != layout.chunk_name(entry):
+            if entry.base is None:
                 raise
-            return look(Entry(entry.ident))
+            # A base that was moved aside counts no more than a delta: `read` goes on without both.
+            with suppress(ChunkMissing):
+                return look(Entry(entry.ident))
+            raise missing from None
 
     def _check_frames(self, entry: Entry) -> int:
         header = chunk.check_frame(entry.ident, self._frame(entry), self._limit)
@@ -215,7 +218,8 @@ class ChunkWriter:
         if self.has(entry):
             return False
         with self._lock:
-            if path in self._unnamed:
+            # Once more: another thread may have stored and named it since that look.
+            if self.has(entry):
                 return False
             self._unnamed.add(path)
             return True
