@@ -1,13 +1,20 @@
-"""Fixtures that every folder of tests uses."""
+"""Fixtures that every folder of tests uses, and the figures that tests tell."""
 
+import math
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from backy.ground import failpoint
+from tally import Budget, Figures, Tally, marked, sentence, weight
 from testsite import Site
+
+_TALLY = pytest.StashKey[Tally]()
+_WEIGHTS = pytest.StashKey[dict[str, float]]()
 
 
 @pytest.fixture
@@ -28,3 +35,100 @@ def as_root() -> None:
     """Skip, with the reason in one line, where root is needed and missing."""
     if os.geteuid() != 0:
         pytest.skip("needs root: loop devices and mounts")
+
+
+# ..Figures: see tally.py.......................................................................
+
+
+@pytest.fixture(autouse=True)
+def tally(request: pytest.FixtureRequest) -> Tally:
+    """Counts what the test tries; in a torture run, for its share of the time."""
+    item = request.node
+    figures = Figures(item.nodeid, marked(item), sentence(item))
+    budget = Budget.of_environment()
+    ends = math.inf
+    if budget is not None:
+        now = time.monotonic()
+        share = budget.share(item.nodeid, item.config.stash[_WEIGHTS], now)
+        figures.ends = now + share
+        if item.get_closest_marker("torture"):
+            ends = figures.ends
+        budget.write(figures)
+        if share <= 0:
+            pytest.skip("no time was left")
+    item.stash[_TALLY] = one = Tally(figures, ends)
+    return one
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes longest comes first in a torture run; and each long sweep says what it proves."""
+    nameless = [item.nodeid for item in items if item.get_closest_marker("torture") and not marked(item)]
+    if nameless:
+        raise pytest.UsageError(f"torture without a proof mark: {nameless}")
+    if Budget.of_environment() is not None:
+        items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> tuple[bool, float]:
+    """The longest first of all, then those that cannot be cut, then the rest by what they need."""
+    long = weight(item) >= 20
+    return not long, -weight(item) if long else weight(item)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """The weights of all tests of this run, by which its time is shared."""
+    session.config.stash[_WEIGHTS] = {item.nodeid: weight(item) for item in session.items}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: "pytest.CallInfo[None]"
+) -> Generator[None, Any, Any]:
+    """Write a proof's figures down once it has run, or could not."""
+    report: Any = yield
+    if report.when == "call" or (report.when == "setup" and not report.passed):
+        figures = _figures(item, report)
+        report.user_properties += [("figure", line) for line in _told(item)]
+        budget = Budget.of_environment()
+        if budget is not None:
+            budget.write(figures)
+    return report
+
+
+def _told(item: pytest.Item) -> list[str]:
+    one = item.stash.get(_TALLY, None)
+    return one.told if one else []
+
+
+def _figures(item: pytest.Item, report: pytest.TestReport) -> Figures:
+    """What the test counted; one that counted nothing is a single case."""
+    one = item.stash.get(_TALLY, None)
+    figures = one.figures if one else Figures(item.nodeid, marked(item), sentence(item))
+    figures.seconds = report.duration
+    if report.passed:
+        figures.state = "cut" if figures.state == "cut" else "passed"
+        figures.tried = figures.tried or int(figures.state == "passed")
+    elif report.skipped:
+        figures.state = "skipped"
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        figures.why = reason.removeprefix("Skipped: ")
+    else:
+        figures.state = "failed"
+        figures.lost = max(figures.lost, 1)
+        figures.why = report.longreprtext.strip().splitlines()[-1]
+    return figures
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The lines that tests told."""
+    told = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == "figure"
+    ]
+    if told:
+        terminalreporter.section("figures")
+        for line in told:
+            terminalreporter.line(str(line))

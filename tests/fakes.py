@@ -14,6 +14,7 @@ import fcntl
 import os
 import struct
 import subprocess
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -23,8 +24,17 @@ import pytest
 
 from backy.domain.chunk import ChunkId
 from backy.domain.chunkmap import Entry
-from backy.domain.extents import Extent
-from backy.domain.revision import Consistency, MapDigest, Origin, Revision, SourceIdentity, Stats, Trust
+from backy.domain.extents import Extent, in_blocks
+from backy.domain.revision import (
+    Consistency,
+    Kept,
+    MapDigest,
+    Origin,
+    Revision,
+    SourceIdentity,
+    Stats,
+    Trust,
+)
 from backy.ground.directory import Directory
 from backy.ground.errors import SourceFailed
 from backy.ground.linux import PAGE, Buffer
@@ -38,83 +48,112 @@ _BLKROSET = 0x125D
 class FakeSource:
     """A source in memory; `write` changes it, as a running machine changes its image.
 
-    Reads that touch a byte of `bad` fail like a disk with bad sectors.
+    Reads that touch a byte of `bad` fail like a disk with bad sectors. With `frozen` it makes snapshots,
+    keeps them, and tells to the block what has changed since one, but nothing of those in `hidden`.
     """
 
-    def __init__(self, content: bytes, *, bad: range = range(0)) -> None:
+    def __init__(self, content: bytes, *, bad: range = range(0), frozen: bool = False) -> None:
         self.content = bytearray(content)
         self.bad = bad
         self.writes = 0
+        self.frozen = frozen
+        self.hidden: set[int] = set()
+        self.kept: dict[str, bytes] = {}
+        self.bytes_read = 0
+        self._lock = threading.Lock()
 
     def write(self, offset: int, content: bytes) -> None:
         """Change bytes inside the image."""
         self.content[offset : offset + len(content)] = content
         self.writes += 1
 
+    def count(self, length: int) -> None:
+        """Note that so many bytes were read."""
+        with self._lock:
+            self.bytes_read += length
+
     @property
     def place(self) -> str:
         """See `Source.place`."""
-        return ""
+        return "memory" if self.frozen else ""
 
     def prune(self, snapshots: Mapping[str, str]) -> Collection[str]:
         """See `Source.prune`."""
+        for uuid in snapshots:
+            self.kept.pop(uuid, None)
         return snapshots
 
     @contextmanager
     def live(self) -> Iterator["FakeSnapshot"]:
         """See `Source.live`."""
-        yield FakeSnapshot(self)
+        yield FakeSnapshot(self, None)
 
     @contextmanager
     def snapshot(self, revision: str) -> Iterator["FakeSnapshot"]:
         """See `Source.snapshot`."""
-        yield FakeSnapshot(self)
+        yield FakeSnapshot(self, revision if self.frozen else None)
 
 
 class FakeSnapshot:
-    """See `Snapshot`; reads what the source holds now and tells whether that has changed."""
+    """See `Snapshot`; without a revision it reads the source itself, and tells if that changes."""
 
-    def __init__(self, source: FakeSource) -> None:
+    def __init__(self, source: FakeSource, revision: str | None) -> None:
         self._source = source
         self._writes = source.writes
+        self._revision = revision
+        self._content = bytes(source.content) if revision is not None else None
         self.size = len(source.content)
         self.data_size = sum(extent.length for extent in self.extents())
-        self.identity = SourceIdentity(type="fake", size=self.size)
+        kept = None
+        if revision is not None:
+            kept = Kept(path=revision, inode=1, changed_ns=source.writes, size=self.size)
+        self.identity = SourceIdentity(type="fake", size=self.size, kept=kept)
         self.seconds = 0.0
         self.warnings: Sequence[str] = ()
         self.remark = ""
 
+    @property
+    def content(self) -> bytes | bytearray:
+        """What it shows."""
+        return self._source.content if self._content is None else self._content
+
     def extents(self) -> Iterator[Extent]:
         """See `Snapshot.extents`: runs of pages that hold anything but zeros."""
-        start = None
-        for at in range(0, self.size + PAGE, PAGE):
-            used = any(self._source.content[at : at + PAGE])
-            if used and start is None:
-                start = at
-            elif not used and start is not None:
-                yield Extent(start, min(at, self.size) - start)
-                start = None
+        used = (at for at in range(0, self.size, PAGE) if any(self.content[at : at + PAGE]))
+        yield from in_blocks((Extent(at, 1) for at in used), PAGE, self.size)
 
     def extents_since(self, base: Base) -> Changes:
         """See `Snapshot.extents_since`."""
-        return Changes(Confidence.NONE, why="the fake keeps nothing")
+        before = self._source.kept.get(base.revision)
+        if before is None:
+            return Changes(Confidence.NONE, why="the fake has kept nothing of that revision")
+        changed = [
+            Extent(at, 1)
+            for at in range(0, self.size, PAGE)
+            if before[at : at + PAGE] != self.content[at : at + PAGE]
+            and at // PAGE not in self._source.hidden
+        ]
+        return Changes(Confidence.HINT, list(in_blocks(changed, PAGE, self.size)))
 
     def keep(self) -> None:
         """See `Snapshot.keep`."""
+        if self._revision is not None and self._content is not None:
+            self._source.kept[self._revision] = self._content
 
     def read(self, buffer: Buffer, offset: int, length: int, start: int = 0) -> None:
         """See `Snapshot.read`."""
         bad = self._source.bad
         if bad and offset < bad.stop and bad.start < offset + length:
             raise SourceFailed("fake", offset, os.strerror(errno.EIO))
-        content = bytes(self._source.content[offset : offset + length])
+        content = bytes(self.content[offset : offset + length])
         if len(content) < length:
             raise SourceFailed("fake", offset, "it became shorter while it was read")
+        self._source.count(length)
         buffer.fill(content, start)
 
     def consistency(self) -> Consistency:
         """See `Snapshot.consistency`."""
-        same = self._source.writes == self._writes
+        same = self._content is not None or self._source.writes == self._writes
         return Consistency.CONSISTENT if same else Consistency.TORN
 
 

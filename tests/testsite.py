@@ -18,7 +18,7 @@ from backy.domain.config import JobConfig, SourceConfig, default_schedule
 from backy.domain.revision import Origin, Revision
 from backy.ground.clock import Clock, SystemClock
 from backy.ground.directory import Directory
-from backy.operation.backup import backup
+from backy.operation.backup import Coding, backup
 from backy.operation.progress import NoProgress
 from backy.operation.restore import BadRange, restore
 from backy.operation.verify import Result, Selected, verify
@@ -43,6 +43,7 @@ class Site:
         self.job = self.base / "vm"
         self.chunks = self.base / "chunks"
         self.image = folder / "image.raw"
+        self.delta = True
         self.codec = "lz4"
         self.clock: Clock = SystemClock()
         self.image.touch()
@@ -64,7 +65,7 @@ class Site:
                 opened,
                 source or FileSource(path),
                 {tag: Origin.SCHEDULE},
-                parse_codec(self.codec),
+                Coding(parse_codec(self.codec), self.delta),
                 self.clock,
                 NoProgress(),
             )

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from backy.daemon import api, connections
 from backy.daemon.api import MAX_BODY
-from backy.daemon.connections import close_slow, limited
+from backy.daemon.connections import MAX_CONNECTIONS, close_slow, limited
 from daemonsite import PATIENCE, TOKEN, Daemon, DaemonSite, Said, exchange, serving
 
 TAGS = "/v1/backups/left/revs/last/tags"
@@ -237,6 +237,17 @@ def test_connections_beyond_a_number_are_closed_as_they_come(
         return b""
 
     alone(site, scene)
+
+
+def test_the_scheduler_itself_has_that_number(tmp_path: Path) -> None:
+    """So that clients cannot take all descriptors that backups need; the others go on as they were."""
+    site = DaemonSite(tmp_path)
+    with site.running() as daemon, ExitStack() as idle:
+        for _ in range(MAX_CONNECTIONS):
+            idle.enter_context(closing(socket.create_connection(("127.0.0.1", site.port), PATIENCE)))
+        with suppress(ConnectionError):
+            assert b"" == daemon.send(GET)
+        idle.close()
 
 
 # ..What should not happen....................................................................

@@ -14,6 +14,8 @@ from hostile_names import NAMES, is_fine_tag
 
 from daemonsite import Daemon, DaemonSite, Route, routes
 
+pytestmark = pytest.mark.proof("T20")
+
 LINE = 8190
 NOTHING = b'{"old_tags": ["none of these"], "new_tags": []}'
 PRINTABLE = re.compile(r"[!-~]+")

@@ -162,6 +162,32 @@ def test_backups_are_directories_without_a_job(daemon: Daemon) -> None:
     assert ["left", "spare"] == daemon.ask("GET", "/v1/backups").document
 
 
+def test_purge_collects_what_forgotten_revisions_left(daemon: Daemon) -> None:
+    """For a directory that is no job here; a configured job is 403, what is no job at all 404."""
+    left = daemon.on.site.base / "left"
+    assert 204 == daemon.ask("PUT", f"{TAGS.format('all')}?autoremove=1", edit(["daily"], [])).status
+    assert 2 == len(list(left.glob("*.map")))
+
+    assert 202 == daemon.ask("POST", "/v1/backups/left/purge").status
+    daemon.wait_for("collection requested")
+    daemon.wait_for("collection finished")
+
+    assert [] == list(left.glob("*.map"))
+    assert 403 == daemon.ask("POST", "/v1/backups/vm/purge").status
+    for name in ("nobody", "chunks", "%2e%2e", ".lock"):
+        assert 404 == daemon.ask("POST", f"/v1/backups/{name}/purge").status
+
+
+def test_task_of_the_caller_is_in_the_log(daemon: Daemon) -> None:
+    """Of few letters and short, so that it can forge nothing; anything else is passed over."""
+    for task in ("another-server:17", "x" * 65, "a b", "\x1b[2J"):
+        daemon.ask("POST", "/v1/jobs/nobody/run", headers={"taskid": task})
+    lines = [daemon.wait_for("request", "/v1/jobs/nobody/run") for _ in range(3)]
+
+    assert [True, False, False] == ["task=" in line for line in lines]
+    assert "task=another-server:17" in lines[0]
+
+
 def test_touch_sets_the_time_of_the_directory(daemon: Daemon) -> None:
     """And of nothing else; what is no job is 404."""
     left = daemon.on.site.base / "left"

@@ -5,8 +5,9 @@
 
 The server has imported backy once and forks for each run, which costs milliseconds. A request is a
 JSON object: `argv`, and optionally `at` and `action` (at the N-th step: `kill`, `stop`, or the name
-of an errno to raise), `every` (at the N-th step and all later ones), `limits` (resource name to
-value), `batch_size`, `threads`, `reserve_size`. Or `resume`: the pid of a run that was stopped.
+of an errno to raise), `every` (at the N-th step and all later ones), `after` (seconds until a kill from
+outside), `limits` (resource name to value), `batch_size`, `threads`, `reserve_size`. Or `resume`: the
+pid of a run that was stopped.
 
 A reply holds `state` (`exited`, `killed`, `stopped`), `code`, `pid`, `out`, `err`, `steps` and
 `peak` (resident memory in bytes).
@@ -24,6 +25,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 import traceback
 from typing import Any
 
@@ -104,6 +106,9 @@ class Server:
             pid = os.fork()
             if pid == 0:
                 _be_the_run(request, out, err, steps)
+            if "after" in request:
+                time.sleep(request["after"])
+                os.kill(pid, signal.SIGKILL)
         _, status, usage = os.wait4(pid, os.WUNTRACED)
         reply = {"pid": pid, "peak": usage.ru_maxrss * 1024, **_state(status)}
         for name, fd in zip(("out", "err", "steps"), files, strict=True):

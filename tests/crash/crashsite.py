@@ -20,8 +20,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-import pytest
-
 from testsite import CHUNK, Site
 
 _NAMES = re.compile("[0-9a-f]{64}|[0-9a-f-]{36}|/[0-9a-f]{2}/")
@@ -189,12 +187,6 @@ def varied_image(seed: int) -> bytes:
     twice = noise(seed, CHUNK)
     packed = b"".join(bytes([number]) * CHUNK for number in (1 + seed, 2 + seed, 3 + seed))
     return twice + packed + bytes(2 * CHUNK) + noise(seed + 1, 4 * CHUNK) + twice + b"end"
-
-
-def tell(capsys: "pytest.CaptureFixture[str]", line: str) -> None:
-    """Print a figure of this run, past pytest's capture."""
-    with capsys.disabled():
-        sys.stdout.write(f"\n  {line}\n")
 
 
 def _files(base: Path) -> Iterator[Path]:

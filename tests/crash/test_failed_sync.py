@@ -13,6 +13,8 @@ from backy.operation import parallel
 from backy.repository import chunks
 from testsite import CHUNK, Site
 
+pytestmark = pytest.mark.proof("T6")
+
 
 class FailingSyncs:
     """Every fsync and syncfs of the repository, each a step too; the N-th one fails."""

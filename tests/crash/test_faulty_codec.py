@@ -12,6 +12,8 @@ from backy.domain.chunk import chunk_id
 from backy.ground.errors import EncodingFault
 from testsite import CHUNK, Site
 
+pytestmark = pytest.mark.proof("T27")
+
 CALLS = 100
 
 

@@ -3,9 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
-from crashsite import Runner, Scene, noise, points, tell, varied_image
+from crashsite import Runner, Scene, noise, points, varied_image
 
+from tally import Tally
 from testsite import CHUNK, Site
+
+pytestmark = pytest.mark.proof("T10")
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +55,9 @@ def check_others_run(scene: Scene) -> None:
     assert image == scene.site.restored(revision, job="other")
 
 
-@pytest.mark.parametrize("all_steps", [False, pytest.param(True, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("all_steps", [False, pytest.param(True, marks=pytest.mark.torture(weight=2))])
 def test_all_verbs_run_to_their_end_beside_a_backup_that_is_frozen_at_any_step(
-    scene: Scene, capsys: pytest.CaptureFixture[str], all_steps: bool
+    scene: Scene, tally: Tally, all_steps: bool
 ) -> None:
     """No one waits for it, none of them costs it a chunk, and woken up it makes its revision."""
     images = dict(scene.images)
@@ -62,7 +65,7 @@ def test_all_verbs_run_to_their_end_beside_a_backup_that_is_frozen_at_any_step(
     if all_steps:
         numbers = list(range(1, numbers[-1] + 1))
     scene.rewind()
-    for at in numbers:
+    for at in tally.each(numbers, seed=1):
         frozen = scene.run("backup", "daily", at=at, action="stop")
         assert "stopped" == frozen.state, frozen
         new = [uuid for uuid in scene.listed() if uuid not in scene.images]
@@ -81,12 +84,12 @@ def test_all_verbs_run_to_their_end_beside_a_backup_that_is_frozen_at_any_step(
         scene.rewind()
         scene.images = dict(images)
 
-    tell(capsys, f"a backup frozen at {len(numbers)} steps beside 7 other verbs: 0 lost, 0 waited")
+    tally.tell(0, f"a backup frozen at {len(numbers)} steps beside 7 other verbs: 0 lost, 0 waited")
     assert len(numbers) > 15
 
 
 def test_a_frozen_restore_still_gets_its_chunks_after_its_revision_was_forgotten(
-    scene: Scene, capsys: pytest.CaptureFixture[str]
+    scene: Scene, tally: Tally
 ) -> None:
     """Whatever happens to the history meanwhile, the image that comes out is the one asked for."""
     first = next(iter(scene.images))
@@ -108,7 +111,7 @@ def test_a_frozen_restore_still_gets_its_chunks_after_its_revision_was_forgotten
         target.unlink()
         scene.rewind()
 
-    tell(capsys, f"a restore frozen at {tried} steps while its revision was forgotten: right")
+    tally.tell(tried, f"a restore frozen at {tried} steps while its revision was forgotten: right")
     assert tried > 5
 
 

@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from crashsite import Runner, noise, tell
+from crashsite import Runner, noise
 from loopdisk import mounted
 from test_full_disk import FullScene, check_went_well
 
 from backy.ground.directory import Directory
 from backy.repository import reserve
+from tally import Tally
+
+pytestmark = pytest.mark.proof("T7")
 
 # Enough for a rename of every chunk on each of the three file systems; the real one has 64 MiB.
 RESERVE = 16 << 20
@@ -29,7 +32,7 @@ def runner() -> Iterator[Runner]:
     [("xfs", 0), ("ext4", 0), ("btrfs", 4096)],
 )
 def test_gc_runs_without_a_free_byte(
-    tmp_path: Path, runner: Runner, capsys: pytest.CaptureFixture[str], kind: str, leave: int
+    tmp_path: Path, runner: Runner, tally: Tally, kind: str, leave: int
 ) -> None:
     """It gives up the reserve, frees what was forgotten, and a backup that did not fit fits."""
     with mounted(tmp_path, kind, 300 << 20) as disk:
@@ -62,7 +65,7 @@ def test_gc_runs_without_a_free_byte(
         # The blocks of ext4 that hold a list of extents count as well.
         assert 64 << 20 <= reserve_size(scene) < 65 << 20
         scene.check_readers()
-    tell(capsys, f"{kind} without a free byte: gc freed 24 MiB, the backup passed")
+    tally.tell(1, f"{kind} without a free byte: gc freed 24 MiB, the backup passed")
 
 
 def reserve_size(scene: FullScene) -> int:
@@ -71,16 +74,16 @@ def reserve_size(scene: FullScene) -> int:
 
 
 @pytest.mark.root
-@pytest.mark.torture
+@pytest.mark.torture(weight=2)
 @pytest.mark.parametrize("kind", ["xfs", "ext4", "btrfs"])
 def test_fifty_fillings_beside_gc_lose_nothing(
-    tmp_path: Path, runner: Runner, capsys: pytest.CaptureFixture[str], kind: str
+    tmp_path: Path, runner: Runner, tally: Tally, kind: str
 ) -> None:
     """Whatever is left, gc ends well or says why, and nothing that was backed up is touched."""
     ended = 0
     with mounted(tmp_path, kind, 300 << 20) as disk:
         scene = FullScene(disk, "site", tmp_path, runner)
-        for number in range(50):
+        for number in tally.each(range(50), seed=1):
             (tmp_path / "image.raw").write_bytes(noise(100 + number, 6 << 20))
             large = scene.backup()
             with disk.filled(number * (8 << 20) // 50):
@@ -94,4 +97,4 @@ def test_fifty_fillings_beside_gc_lose_nothing(
                 scene.check_readers()
             check_went_well(scene.run("gc", "--now", "--force"))
             scene.check_readers()
-    tell(capsys, f"{kind}: 50 fillings beside gc, {ended} ended well: 0 lost")
+    tally.tell(0, f"{kind}: fillings beside gc, {ended} ended well: 0 lost")

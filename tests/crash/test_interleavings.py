@@ -12,11 +12,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from crashsite import Run, Runner, Scene, noise, tell, varied_image
+from crashsite import Run, Runner, Scene, noise, varied_image
 from small_store import StandingClock
 
 from backy.domain.config import JobConfig, SourceConfig, TagPolicy, render_job
+from tally import Tally
 from testsite import CHUNK, Site
+
+pytestmark = pytest.mark.proof("T10")
 
 DESIGN = Path(__file__).parents[2] / "doc" / "design.md"
 
@@ -188,23 +191,21 @@ def test_an_operation_runs_beside_another_that_is_frozen(
     interleave(scene, other_runner, row, column, random.Random(row + column).choice(steps))
 
 
-@pytest.mark.torture
+@pytest.mark.torture(weight=0.7)
 @pytest.mark.parametrize(("row", "column"), PAIRS)
 def test_an_operation_runs_beside_another_at_every_step(
     scene: Scene,
     other_runner: Runner,
-    capsys: pytest.CaptureFixture[str],
+    tally: Tally,
     row: str,
     column: str,
 ) -> None:
     """At every step of the frozen one."""
     images = dict(scene.images)
     steps = len(scene.run(*words_of(scene, column)).steps)
-    for at in range(1, steps + 1):
+    for at in tally.each(range(1, steps + 1), seed=PAIRS.index((row, column))):
         scene.rewind()
         scene.images = dict(images)
         for path in scene.site.folder.glob("out-*"):
             path.unlink()
         interleave(scene, other_runner, row, column, at)
-
-    tell(capsys, f"{row} beside {column} frozen at {steps} steps: 0 lost")

@@ -4,13 +4,16 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
-from crashsite import SCRIPT, Runner, Scene, noise, points, tell, varied_image
+from crashsite import SCRIPT, Runner, Scene, noise, points, varied_image
 
+from tally import Tally
 from testsite import CHUNK, Site
+
+pytestmark = pytest.mark.proof("T1")
 
 
 @pytest.fixture(scope="module")
@@ -20,12 +23,14 @@ def runner() -> Iterator[Runner]:
         yield one
 
 
-def kill_everywhere(scene: Scene, **settings: Any) -> tuple[int, int]:
+def kill_everywhere(
+    scene: Scene, steps: Iterable[int] | None = None, **settings: Any
+) -> tuple[int, int]:
     """(points, commits that a kill did not undo): kill a backup at each step, and check all there is."""
     scene.keep()
     images = dict(scene.images)
     committed = 0
-    for at in points():
+    for at in steps or points():
         run = scene.run("backup", "daily", at=at, action="kill", **settings)
         if run.ended_well:
             return at - 1, committed
@@ -41,24 +46,24 @@ def kill_everywhere(scene: Scene, **settings: Any) -> tuple[int, int]:
         assert [] == scene.changed()
         scene.images = dict(images)
         scene.rewind()
-    raise AssertionError("the backup never came to its end")
+    return 0, committed
 
 
-def test_the_first_backup_may_be_killed_at_every_step(
-    site: Site, runner: Runner, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_first_backup_may_be_killed_at_every_step(site: Site, runner: Runner, tally: Tally) -> None:
     """Nothing is visible before the commit, everything after it, and the next backup needs no help."""
     site.image.write_bytes(varied_image(1))
 
     tried, committed = kill_everywhere(Scene(site, runner))
 
-    tell(capsys, f"kill -9 at {tried} steps of a first backup: 0 lost, {committed} after the commit")
+    tally.tell(
+        tried, f"kill -9 at {tried} steps of a first backup: 0 lost, {committed} after the commit"
+    )
     assert tried > 40
     assert 1 <= committed <= 4
 
 
 def test_a_backup_of_changes_may_be_killed_at_every_step(
-    site: Site, runner: Runner, capsys: pytest.CaptureFixture[str]
+    site: Site, runner: Runner, tally: Tally
 ) -> None:
     """The earlier revision, whose chunks are shared, restores bit for bit after every kill."""
     scene = Scene(site, runner)
@@ -68,12 +73,14 @@ def test_a_backup_of_changes_may_be_killed_at_every_step(
 
     tried, committed = kill_everywhere(scene)
 
-    tell(capsys, f"kill -9 at {tried} steps of a second backup: 0 lost, {committed} after the commit")
+    tally.tell(
+        tried, f"kill -9 at {tried} steps of a second backup: 0 lost, {committed} after the commit"
+    )
     assert tried > 25
 
 
 def test_a_backup_without_changes_may_be_killed_at_every_step(
-    site: Site, runner: Runner, capsys: pytest.CaptureFixture[str]
+    site: Site, runner: Runner, tally: Tally
 ) -> None:
     """A revision that stores no chunk of its own is as safe as any."""
     scene = Scene(site, runner)
@@ -82,16 +89,16 @@ def test_a_backup_without_changes_may_be_killed_at_every_step(
 
     tried, committed = kill_everywhere(scene)
 
-    tell(
-        capsys, f"kill -9 at {tried} steps of an unchanged backup: 0 lost, {committed} after the commit"
+    tally.tell(
+        tried, f"kill -9 at {tried} steps of an unchanged backup: 0 lost, {committed} after the commit"
     )
     assert tried > 15
 
 
-@pytest.mark.torture
+@pytest.mark.torture(weight=1)
 @pytest.mark.parametrize("seed", range(4))
 def test_a_backup_with_many_threads_may_be_killed_at_every_step(
-    site: Site, runner: Runner, capsys: pytest.CaptureFixture[str], seed: int
+    site: Site, runner: Runner, tally: Tally, seed: int
 ) -> None:
     """The same with threads, whose steps come in any order."""
     scene = Scene(site, runner)
@@ -99,9 +106,10 @@ def test_a_backup_with_many_threads_may_be_killed_at_every_step(
     scene.backup()
     site.image.write_bytes(noise(seed + 9, 20 * CHUNK) + varied_image(seed))
 
-    tried, _ = kill_everywhere(scene, threads=4)
+    tally.count(0, seed=seed)
+    kill_everywhere(scene, tally.each(points()), threads=4)
 
-    tell(capsys, f"kill -9 at {tried} steps of a backup with 4 threads: 0 lost")
+    assert tally.figures.tried > 40 or tally.is_cut
 
 
 def test_a_backup_that_is_killed_right_before_and_after_its_commit_as_a_real_process(

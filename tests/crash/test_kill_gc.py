@@ -4,9 +4,12 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from crashsite import Runner, Scene, noise, points, tell, varied_image
+from crashsite import Runner, Scene, noise, points, varied_image
 
+from tally import Tally
 from testsite import CHUNK, Site
+
+pytestmark = pytest.mark.proof("T1")
 
 COLLECT = ("gc", "--now", "--force")
 
@@ -59,7 +62,7 @@ def check_all_reclaimed(scene: Scene) -> None:
     assert [] == [*site.job.glob("*.pending"), *site.job.glob("*.forgotten")]
 
 
-def test_gc_may_be_killed_at_every_step(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gc_may_be_killed_at_every_step(scene: Scene, tally: Tally) -> None:
     """Every revision stays whole, and the next run goes on without any help."""
     scene.keep()
     tried = 0
@@ -78,7 +81,7 @@ def test_gc_may_be_killed_at_every_step(scene: Scene, capsys: pytest.CaptureFixt
         check_all_reclaimed(scene)
         scene.rewind()
 
-    tell(capsys, f"kill -9 at {tried} steps of gc: 0 lost, all reclaimed by the next")
+    tally.tell(tried, f"kill -9 at {tried} steps of gc: 0 lost, all reclaimed by the next")
     assert tried > 40
 
 
@@ -97,20 +100,16 @@ ERRORS = ("EIO", "ENOSPC", "EROFS", "EMFILE")
 
 
 @pytest.mark.parametrize(
-    "shift", [0, *(pytest.param(shift, marks=pytest.mark.torture) for shift in (1, 2, 3))]
+    "shift", [0, *(pytest.param(shift, marks=pytest.mark.torture(weight=1)) for shift in (1, 2, 3))]
 )
-def test_gc_fails_cleanly_whatever_step_fails(
-    scene: Scene, capsys: pytest.CaptureFixture[str], shift: int
-) -> None:
+def test_gc_fails_cleanly_whatever_step_fails(scene: Scene, tally: Tally, shift: int) -> None:
     """One sentence, exit code 1, nothing lost; and the next run reclaims all."""
     scene.keep()
-    tried = 0
     last = len(scene.run(*COLLECT).steps)
     scene.rewind()
     # Each error at every fourth step; the torture run shifts them over all steps.
-    for at in range(1 + shift, last + 1, 1 if shift else 2):
+    for at in tally.each(range(1 + shift, last + 1, 1 if shift else 2), seed=shift):
         run = scene.run(*COLLECT, at=at, action=ERRORS[(at // 2 + shift) % len(ERRORS)])
-        tried += 1
         if not run.ended_well:
             run.check_says_why()
         scene.check_images()
@@ -119,13 +118,12 @@ def test_gc_fails_cleanly_whatever_step_fails(
         check_all_reclaimed(scene)
         scene.rewind()
 
-    tell(capsys, f"errors at {tried} steps of gc: 0 lost")
-    assert tried > 20
+    assert tally.figures.tried > 20 or tally.is_cut
 
 
-@pytest.mark.parametrize("all_steps", [False, pytest.param(True, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("all_steps", [False, pytest.param(True, marks=pytest.mark.torture(weight=2))])
 def test_gc_runs_to_its_end_beside_a_backup_that_is_frozen_at_any_step(
-    scene: Scene, capsys: pytest.CaptureFixture[str], all_steps: bool
+    scene: Scene, tally: Tally, all_steps: bool
 ) -> None:
     """What the backup has found or stored stays, though every revision that had it is forgotten."""
     site = scene.site
@@ -136,7 +134,7 @@ def test_gc_runs_to_its_end_beside_a_backup_that_is_frozen_at_any_step(
     if all_steps:
         numbers = list(range(1, numbers[-1] + 1))
     scene.rewind()
-    for at in numbers:
+    for at in tally.each(numbers, seed=1):
         frozen = scene.run("backup", "daily", at=at, action="stop")
         assert "stopped" == frozen.state, frozen
         for uuid in images:
@@ -157,5 +155,5 @@ def test_gc_runs_to_its_end_beside_a_backup_that_is_frozen_at_any_step(
         scene.rewind()
         scene.images = dict(images)
 
-    tell(capsys, f"a backup frozen at {len(numbers)} steps beside two gc: 0 lost")
+    tally.tell(0, f"a backup frozen at {len(numbers)} steps beside two gc: 0 lost")
     assert len(numbers) > 20

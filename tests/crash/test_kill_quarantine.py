@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crashsite import Run, Runner, Scene, noise, points, tell
+from crashsite import Run, Runner, Scene, noise, points
 
 from backy.domain.chunk import chunk_id
 from backy.domain.revision import Distrust, Trust
+from tally import Tally
 from testsite import CHUNK, Site
+
+pytestmark = pytest.mark.proof("T9")
 
 SHARED, OWN, GONE = noise(1, CHUNK), noise(2, CHUNK), noise(3, CHUNK)
 
@@ -90,7 +93,7 @@ def check_nothing_but_the_bad_chunk_is_lost(scene: Scene, bad: Path) -> None:
 
 @pytest.mark.parametrize("words", [("verify",), ("verify", "--slice", "1h")], ids=["verify", "slice"])
 def test_verify_may_be_killed_at_every_step_of_a_quarantine(
-    scene: Scene, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    scene: Scene, words: tuple[str, ...], tally: Tally
 ) -> None:
     """The next verify completes the case, and marks whom it hurts; the next backup heals all."""
     site = scene.site
@@ -115,11 +118,13 @@ def test_verify_may_be_killed_at_every_step_of_a_quarantine(
         assert ["healed"] == [one["state"] for one in reports(scene)]
         scene.rewind()
 
-    tell(capsys, f"kill -9 at {tried} steps of {' '.join(words)}: 0 lost, each completed by the next")
+    tally.tell(
+        tried, f"kill -9 at {tried} steps of {' '.join(words)}: 0 lost, each completed by the next"
+    )
     assert tried > 15
 
 
-def test_a_repair_may_be_killed_at_every_step(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_repair_may_be_killed_at_every_step(scene: Scene, tally: Tally) -> None:
     """The next repair fills what the image still has, and says what it has not."""
     site = scene.site
     first, second = list(scene.images)
@@ -140,13 +145,11 @@ def test_a_repair_may_be_killed_at_every_step(scene: Scene, capsys: pytest.Captu
         assert sorted(damage_of(site).values())[:2] == [0, 0]
         scene.rewind()
 
-    tell(capsys, f"kill -9 at {tried} steps of repair: 0 lost, each could be repeated")
+    tally.tell(tried, f"kill -9 at {tried} steps of repair: 0 lost, each could be repeated")
     assert tried > 15
 
 
-def test_a_distrust_may_be_killed_at_every_step(
-    scene: Scene, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_distrust_may_be_killed_at_every_step(scene: Scene, tally: Tally) -> None:
     """No record is distrusted because of the store while the marker is missing."""
     site = scene.site
     scene.keep()
@@ -163,7 +166,7 @@ def test_a_distrust_may_be_killed_at_every_step(
         assert not (site.chunks / "distrusted").exists()
         scene.rewind()
 
-    tell(capsys, f"kill -9 at {tried} steps of distrust: the marker was always there first")
+    tally.tell(tried, f"kill -9 at {tried} steps of distrust: the marker was always there first")
     assert tried > 5
 
 
@@ -203,7 +206,7 @@ def test_a_backup_completes_what_a_killed_verify_left(scene: Scene) -> None:
     ids=["verify", "slice"],
 )
 def test_a_verify_that_cannot_write_tells_what_it_found(
-    scene: Scene, words: tuple[str, ...], errno: str, capsys: pytest.CaptureFixture[str]
+    scene: Scene, words: tuple[str, ...], errno: str, tally: Tally
 ) -> None:
     """Whichever step fails: exit code 1, one warning, nothing lost; the next one completes it."""
     site = scene.site
@@ -223,7 +226,7 @@ def test_a_verify_that_cannot_write_tells_what_it_found(
         assert [CHUNK] * 3 == list(damage_of(site).values())
         scene.rewind()
 
-    tell(capsys, f"{errno} from each of {tried} steps of {' '.join(words)} on: 0 lost")
+    tally.tell(tried, f"{errno} from each of {tried} steps of {' '.join(words)} on: 0 lost")
     assert tried > 15
 
 
@@ -236,7 +239,7 @@ def steps_of(scene: Scene, *words: str) -> list[str]:
 
 @pytest.mark.parametrize("changed", [False, True], ids=["source unchanged", "source changed"])
 def test_a_backup_and_a_quarantine_see_each_other_in_any_interleaving(
-    scene: Scene, *, changed: bool, capsys: pytest.CaptureFixture[str]
+    scene: Scene, *, changed: bool, tally: Tally
 ) -> None:
     """A backup that leans on a chunk which verify moves aside heals, or says it is damaged (F9).
 
@@ -268,7 +271,9 @@ def test_a_backup_and_a_quarantine_see_each_other_in_any_interleaving(
             tried += 1
             scene.rewind()
 
-    tell(capsys, f"a backup beside a verify with a bad chunk, {tried} interleavings: 0 silent losses")
+    tally.tell(
+        tried, f"a backup beside a verify with a bad chunk, {tried} interleavings: 0 silent losses"
+    )
     assert tried > 40
     assert changed == bool(told)
 

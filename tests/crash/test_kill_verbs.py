@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crashsite import Run, Runner, Scene, noise, points, tell, varied_image
+from crashsite import Run, Runner, Scene, noise, points, varied_image
 
+from tally import Tally
 from testsite import CHUNK, Site
+
+pytestmark = pytest.mark.proof("T1")
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +44,7 @@ def killed_everywhere(scene: Scene, *words: str, **settings: Any) -> Iterator[Ru
 
 
 @pytest.mark.parametrize("before", [None, b"what stood here"])
-def test_a_restore_may_be_killed_at_every_step(
-    scene: Scene, capsys: pytest.CaptureFixture[str], before: bytes | None
-) -> None:
+def test_a_restore_may_be_killed_at_every_step(scene: Scene, tally: Tally, before: bytes | None) -> None:
     """The target is as it was or whole, and the next restore succeeds over what is left."""
     target = scene.site.folder / "target.raw"
     whole = scene.site.image.read_bytes()
@@ -69,13 +70,11 @@ def test_a_restore_may_be_killed_at_every_step(
         assert [] == scene.changed()
     scene.check_images()
 
-    tell(capsys, f"kill -9 at {tried} steps of a restore: the target was always old or whole")
+    tally.tell(tried, f"kill -9 at {tried} steps of a restore: the target was always old or whole")
     assert tried > 6
 
 
-def test_an_edit_of_tags_may_be_killed_at_every_step(
-    scene: Scene, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_edit_of_tags_may_be_killed_at_every_step(scene: Scene, tally: Tally) -> None:
     """The record holds the old tags or the new ones, and the next edit succeeds over what is left."""
     tried = 0
     for _ in killed_everywhere(scene, "tags", "set", "-r", "latest", "manual:one,weekly"):
@@ -93,11 +92,11 @@ def test_an_edit_of_tags_may_be_killed_at_every_step(
         newest = scene.site.history().revisions[-1].uuid
         assert scene.run("forget", "-r", newest).ended_well
 
-    tell(capsys, f"kill -9 at {tried} steps of an edit of tags: 0 lost")
+    tally.tell(tried, f"kill -9 at {tried} steps of an edit of tags: 0 lost")
     assert tried > 4
 
 
-def test_forget_may_be_killed_at_every_step(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+def test_forget_may_be_killed_at_every_step(scene: Scene, tally: Tally) -> None:
     """The revision is there whole or gone, its neighbour untouched, and forget can be repeated."""
     first, second = scene.images
     images = dict(scene.images)
@@ -114,13 +113,11 @@ def test_forget_may_be_killed_at_every_step(scene: Scene, capsys: pytest.Capture
         scene.rewind()
         scene.images = dict(images)
 
-    tell(capsys, f"kill -9 at {tried} steps of forget: 0 lost")
+    tally.tell(tried, f"kill -9 at {tried} steps of forget: 0 lost")
     assert tried >= 2
 
 
-def test_init_may_be_killed_at_every_step(
-    tmp_path: Path, runner: Runner, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_init_may_be_killed_at_every_step(tmp_path: Path, runner: Runner, tally: Tally) -> None:
     """Repeating it succeeds, or says that the job is there; then a backup succeeds."""
     image = tmp_path / "image.raw"
     image.write_bytes(noise(1, 9000))
@@ -147,7 +144,7 @@ def test_init_may_be_killed_at_every_step(
         assert restore.ended_well, restore
         assert image.read_bytes() == (base / "out").read_bytes()
 
-    tell(capsys, f"kill -9 at {tried} steps of init: each could be repeated")
+    tally.tell(tried, f"kill -9 at {tried} steps of init: each could be repeated")
     assert tried > 10
 
 

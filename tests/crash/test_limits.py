@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from crashsite import Run, Runner, Scene, noise, tell, varied_image
+from crashsite import Run, Runner, Scene, noise, varied_image
 
+from tally import Tally
 from testsite import CHUNK, Site
+
+pytestmark = pytest.mark.proof("T23")
 
 FEW_FILES = {"NOFILE": 64}
 MEMORY = 300 << 20
@@ -85,7 +88,7 @@ def test_a_limit_on_file_sizes_fails_cleanly(site: Site, runner: Runner) -> None
 
 
 def test_a_sparse_image_of_a_tebibyte_costs_what_its_data_costs(
-    tmp_path: Path, runner: Runner, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, runner: Runner, tally: Tally
 ) -> None:
     """Reads and stores the few extents, in bounded memory; the restored file is as sparse."""
     site = Site(tmp_path, chunk_size=4 << 20)
@@ -116,4 +119,4 @@ def test_a_sparse_image_of_a_tebibyte_costs_what_its_data_costs(
         for offset, content in pieces.items():
             assert content == os.pread(file.fileno(), len(content), offset)
     peak = max(run.peak for run in runs) >> 20
-    tell(capsys, f"1 TiB with {len(pieces)} extents: at most {peak} MiB of memory")
+    tally.tell(1, f"1 TiB with {len(pieces)} extents: at most {peak} MiB of memory")

@@ -12,7 +12,7 @@ from backy.ground.errors import ReadBackDiffers
 from backy.operation.verify import Kind
 from testsite import CHUNK, Site
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.proof("T6"), pytest.mark.root]
 
 
 @pytest.fixture

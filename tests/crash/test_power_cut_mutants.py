@@ -10,9 +10,12 @@ it at once, and what it proves stands in powercut_server beside it.
 from pathlib import Path
 
 import pytest
-from crashsite import tell
 from powercut_server import MUTANTS
 from powercut_sweep import Loss, sweep
+
+from tally import Tally
+
+pytestmark = pytest.mark.proof("T4")
 
 IMAGES_OF_A_RECORDING = 300
 RECORDINGS = 6
@@ -60,18 +63,16 @@ def test_a_missing_sync_shows(tmp_path: Path, mutant: str) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.torture
+@pytest.mark.torture(weight=1)
 @pytest.mark.parametrize("mutant", IN_TIME)
-def test_every_other_mutant_shows(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], mutant: str
-) -> None:
+def test_every_other_mutant_shows(tmp_path: Path, tally: Tally, mutant: str) -> None:
     """Which requests had been carried out, and in what way it is seen."""
     loss = first_loss(tmp_path, IN_TIME[mutant], mutant)
 
     assert loss is not None
     part = ", a part dropped" if loss.cut.seed is not None else ""
-    tell(
-        capsys,
+    tally.tell(
+        1,
         f"{mutant} on {loss.kind}: lost after request {loss.cut.requests}{part}, seed {loss.seed}",
     )
 

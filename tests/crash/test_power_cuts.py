@@ -9,51 +9,52 @@ import os
 from pathlib import Path
 
 import pytest
-from crashsite import noise, tell
+from crashsite import noise
 from powercut_disk import KINDS
 from powercut_log import SECTOR, Kind, read_log
 from powercut_model import NEVER, Deed, Kept
 from powercut_recorder import recording
 from powercut_replay import Cut, Replay
-from powercut_sweep import Loss, sweep
+from powercut_sweep import sweep
+
+from tally import Tally
 
 SEEDS = range(2, 10)
 IMAGES_OF_A_RECORDING = 250
 
 
 @pytest.mark.root
+@pytest.mark.proof("T3")
 @pytest.mark.parametrize(("kind", "images"), [("xfs", 150), ("ext4", 20), ("btrfs", 20)])
 def test_a_power_cut_loses_nothing_that_was_acknowledged(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, images: int
+    tmp_path: Path, tally: Tally, kind: str, images: int
 ) -> None:
     """Two writers with hits on each other's chunks; a quarter of the cuts drops unflushed writes."""
     swept = sweep(tmp_path, kind, seed=1, images=images)
 
-    tell(capsys, f"power cuts on {kind}: {swept.images} tried, {len(swept.losses)} lost, seed 1")
+    tally.tell(
+        swept.images, f"power cuts on {kind}: {swept.images} tried, {len(swept.losses)} lost, seed 1"
+    )
     assert () == swept.losses
     assert images == swept.images
 
 
 @pytest.mark.root
-@pytest.mark.torture
+@pytest.mark.proof("T3")
+@pytest.mark.torture(weight=1.5)
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_thousand_power_cuts_lose_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+@pytest.mark.parametrize("seed", SEEDS)
+def test_two_thousand_power_cuts_of_each_file_system_lose_nothing(
+    tmp_path: Path, tally: Tally, kind: str, seed: int
 ) -> None:
     """The same with other seeds and longer histories."""
-    tried = 0
-    losses: list[Loss] = []
-    for seed in SEEDS:
-        folder = tmp_path / str(seed)
-        folder.mkdir()
-        swept = sweep(folder, kind, seed=seed, images=IMAGES_OF_A_RECORDING, rounds=8)
-        tried += swept.images
-        losses += swept.losses
+    images = tally.within(IMAGES_OF_A_RECORDING, seconds=0.3, before=10)
 
-    seeds = f"{SEEDS[0]} to {SEEDS[-1]}"
-    tell(capsys, f"power cuts on {kind}: {tried} tried, {len(losses)} lost, seeds {seeds}")
-    assert [] == losses
-    assert 2000 == tried
+    swept = sweep(tmp_path, kind, seed=seed, images=images, rounds=8)
+
+    tally.count(swept.images, lost=len(swept.losses), seed=seed)
+    assert () == swept.losses
+    assert images == swept.images
 
 
 # ..The instruments............................................................................

@@ -1,5 +1,6 @@
 """`backy check`: what monitoring is told, by line and exit code, about real repositories."""
 
+import fcntl
 import json
 import os
 import re
@@ -187,7 +188,7 @@ def test_job_that_was_set_up_in_the_future_is_told(monitored: Monitored) -> None
 
 
 @pytest.mark.parametrize(
-    ("harm", "text"), [("rotten", "1 records cannot be read"), ("lost", "1 records are gone")]
+    ("harm", "text"), [("rotten", "1 record cannot be read"), ("lost", "1 record is gone")]
 )
 def test_damage_in_old_records_is_a_warning(monitored: Monitored, harm: str, text: str) -> None:
     """The newest revision is good, so nobody is woken."""
@@ -239,6 +240,19 @@ def test_repository_that_is_not_there_is_unknown(monitored: Monitored) -> None:
     assert (3, True) == (done.code, done.out.startswith(f"UNKNOWN: {monitored.site.base} is not a "))
 
 
+def test_configuration_that_stays_locked_is_unknown(
+    monitored: Monitored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deployment tool that hangs while it writes must not make monitoring hang too."""
+    monkeypatch.setattr("backy.cli.options.LOCK_SECONDS", 0.0)
+    with monitored.file.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        state, line = monitored.said()
+
+    assert (3, True) == (state, line.endswith("another process has it locked for more than 0 s."))
+    assert 0 == monitored.said()[0]
+
+
 def test_keys_of_a_later_version_are_passed_over_when_told_so(monitored: Monitored) -> None:
     """As the scheduler does with the same option; without it the file is not understood."""
     monitored.write(later={"x": 1})
@@ -258,6 +272,16 @@ def test_bug_is_unknown(monitored: Monitored, monkeypatch: pytest.MonkeyPatch) -
 
     text = "UNKNOWN: internal error, please report it (ZeroDivisionError: a/b c)\n"
     assert (3, text) == (done.code, done.out)
+
+
+@pytest.mark.parametrize("words", [("--bogus",), ("extra",), ("-c",)])
+def test_wrong_call_is_unknown(monitored: Monitored, words: tuple[str, ...]) -> None:
+    """In one line too: a plugin that was called wrongly has not found anything critical."""
+    done = monitored.check(*words)
+
+    assert (3, "", 1) == (done.code, done.err, done.out.count("\n"))
+    assert done.out.startswith("UNKNOWN: ")
+    assert "'backy check --help' tells what there is." in done.out
 
 
 def test_report_as_json(monitored: Monitored) -> None:

@@ -113,16 +113,18 @@ def ask_stranger(folder: Path, port: int, *words: str) -> Outcome:
 
 @pytest.mark.parametrize("answer", STRANGE.values(), ids=STRANGE)
 def test_something_else_that_listens_there_is_no_scheduler(tmp_path: Path, answer: bytes) -> None:
-    """One sentence and code 1; nothing is taken for done, and the token goes no further."""
+    """One sentence and code 1, or UNKNOWN; nothing is taken for done, the token goes no further."""
     with Stranger(b"HTTP/1.1 204 \r\n\r\n").there() as other:
         found = answer.replace(b"{port}", str(other.port).encode())
         with Stranger(found).there() as stranger:
             for words in COMMANDS:
                 done = ask_stranger(tmp_path, stranger.port, *words)
-                assert (1, "") == (done.code, done.out), words
-                assert done.err.startswith(f"backy: the scheduler at http://127.0.0.1:{stranger.port}: ")
-                assert 1 == done.err.count("\n")
-                assert done.err[:-1].isprintable()
+                code, who = (3, "UNKNOWN") if "check" in words else (1, "backy")
+                said, other_said = (done.out, done.err) if code == 3 else (done.err, done.out)
+                assert (code, "") == (done.code, other_said), words
+                assert said.startswith(f"{who}: the scheduler at http://127.0.0.1:{stranger.port}: ")
+                assert 1 == said.count("\n")
+                assert said[:-1].isprintable()
     assert [] == other.heard
 
 

@@ -1,7 +1,9 @@
 """A real scheduler: it runs jobs, survives its children, dies with them, and reloads."""
 
 import asyncio
+import json
 import os
+import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from loopdisk import mounted
 
 from backy.daemon import workers
 from backy.daemon.prepare import open_repository, prepare
@@ -35,7 +38,7 @@ def test_three_jobs_run_and_are_told_to_the_callback(tmp_path: Path) -> None:
         entry = yaml.safe_load((tmp_path / "completed.yaml").read_text())[0]
         assert {"uuid", "trust", "timestamp", "tags", "stats"} <= entry.keys()
         assert 0 == daemon.backy("check").returncode
-        assert "OK: 3 jobs within SLA" == daemon.client("check").stdout.strip()
+        assert "OK: 3 jobs within SLA | jobs=3 late=0" == daemon.client("check").stdout.strip()
 
     assert 2 == daemon.backy("check").returncode
 
@@ -77,6 +80,9 @@ def test_collection_runs_for_the_whole_repository(tmp_path: Path) -> None:
         assert outcome is not None
         assert datetime.now(UTC) - outcome.at < timedelta(minutes=1)
         assert [] == list((daemon.base / "vm0").glob("*.map"))
+        told = [json.loads(line) for line in (daemon.base / "backy.log").read_text().splitlines()]
+        assert ["collection started", "collection finished"] == [one["event"] for one in told]
+        assert {daemon.events[-1]["task"]} == {one["task"] for one in told}
 
 
 def test_a_collection_that_stops_is_told(tmp_path: Path) -> None:
@@ -170,6 +176,19 @@ def test_a_bad_file_keeps_the_old_configuration(tmp_path: Path) -> None:
         daemon.wait_for("backup finished", job="vm3")
 
 
+def test_settings_of_older_versions_are_named_once(tmp_path: Path) -> None:
+    """Not with every reload: the log would be full of what nobody needs to change."""
+    with Scheduled(tmp_path) as daemon:
+        daemon.configure(daemon.config.read_text().replace('"base-dir"', '"telnet-port": 1, "base-dir"'))
+        for _ in range(2):
+            assert 0 == daemon.backy("reload").returncode
+            daemon.wait_for("configuration reloaded")
+
+        assert ["global.telnet-port"] == [
+            one["keys"] for one in daemon.events if one["event"].startswith("settings of older")
+        ]
+
+
 def test_a_changed_job_starts_anew_and_the_others_notice_nothing(tmp_path: Path) -> None:
     """Its running backup is ended; a job that left the configuration keeps its revisions."""
     with Scheduled(tmp_path) as daemon:
@@ -185,6 +204,25 @@ def test_a_changed_job_starts_anew_and_the_others_notice_nothing(tmp_path: Path)
         daemon.request("vm0")
         daemon.wait_for("backup finished", job="vm0")
         assert (1, 1) == (daemon.revisions("vm0"), daemon.revisions("vm2"))
+
+
+@pytest.mark.root
+def test_a_full_disk_does_not_keep_it_from_starting(tmp_path: Path) -> None:
+    """It is its collection that makes room there; clients go on with the token of the last start."""
+    with mounted(tmp_path, "ext4", 300 << 20) as disk, Scheduled(disk.folder) as daemon:
+        token = (daemon.base / ".api-token").read_text()
+        daemon.request("vm0")
+        daemon.wait_for("backup finished", job="vm0")
+        daemon.end(signal.SIGTERM)
+        with disk.filled(0):
+            daemon.start()
+            daemon.request("vm0")
+            failed = daemon.wait_for("backup failed", job="vm0")
+
+            assert "the disk is full" in failed["error"]
+            assert token == (daemon.base / ".api-token").read_text()
+            daemon.end(signal.SIGTERM)
+        assert "the token of this host was not renewed" in [one["event"] for one in daemon.events]
 
 
 def test_a_second_scheduler_is_refused(tmp_path: Path) -> None:
@@ -213,6 +251,21 @@ def test_a_job_that_cannot_be_used_does_not_stop_the_others(tmp_path: Path) -> N
         assert "vm1.raw: it does not exist" in failed["error"]
         daemon.request("vm0")
         daemon.wait_for("backup finished", job="vm0")
+
+
+def test_a_directory_that_is_gone_is_made_anew_by_the_next_run(tmp_path: Path) -> None:
+    """Also one that could not be made at the start; nobody has to reload for it."""
+    with Scheduled(tmp_path) as daemon:
+        shutil.rmtree(daemon.base / "vm0")
+        daemon.request("vm0")
+        daemon.wait_for("backup finished", job="vm0")
+        assert 1 == daemon.revisions("vm0")
+
+        shutil.rmtree(daemon.base / "vm1")
+        (daemon.base / "vm1").touch()
+        daemon.request("vm1")
+        failed = daemon.wait_for("backup failed", job="vm1")
+        assert f"{daemon.base}/vm1" in failed["error"]
 
 
 def test_limits_of_the_pools_change_while_jobs_run(tmp_path: Path) -> None:

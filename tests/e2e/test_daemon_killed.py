@@ -21,7 +21,7 @@ from backy.domain.revision import Origin
 from backy.domain.settings import parse_settings
 from backy.ground.clock import SystemClock
 from backy.ground.directory import Directory
-from backy.operation.backup import backup
+from backy.operation.backup import Coding, backup
 from backy.operation.progress import NoProgress
 from backy.repository import history as histories
 from backy.source.file import FileSource
@@ -89,8 +89,8 @@ class Killed(Scheduled):
                 with repository.job(name) as job:
                     source = FileSource(str(folder / f"{name}.raw"))
                     tags = {"before": Origin.FORCED}
-                    codec = settings.general.codec
-                    backup(repository, job, source, tags, codec, SystemClock(), NoProgress())
+                    coding = Coding(settings.general.codec)
+                    backup(repository, job, source, tags, coding, SystemClock(), NoProgress())
 
     def launch(self) -> None:
         """Start it, and let its callback know its process id."""

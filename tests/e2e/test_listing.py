@@ -43,7 +43,8 @@ def test_status_lists_revisions_oldest_first(week: Site) -> None:
 
     assert (0, "") == (done.returncode, done.stderr)
     head, *rows, closing = done.stdout.splitlines()
-    assert ["Date", "(local)", "Revision", "Image", "Stored", "Took", "Tags", "Remarks"] == head.split()
+    words = ["Date", "(local)", "Revision", "Image", "Read", "Stored", "Took", "Tags", "Remarks"]
+    assert words == head.split()
     assert uuids(week) == [row.split()[2] for row in rows]
     assert ["2026-11-01", "03:00:00"] == rows[0].split()[:2]
     assert ["daily", "daily", "weekly", "daily", "daily"] == [row.split()[-1] for row in rows]

@@ -11,13 +11,10 @@ of the first).
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-
-import pytest
 
 from backy.domain import chunk
 from backy.domain.chunk import Encoder, parse_codec
@@ -284,9 +281,3 @@ def flip(path: Path, position: int, bit: int) -> None:
         os.pwrite(fd, bytes([found ^ 1 << bit]), position)
     finally:
         os.close(fd)
-
-
-def tell(capsys: pytest.CaptureFixture[str], line: str) -> None:
-    """Print a figure of this run, past pytest's capture."""
-    with capsys.disabled():
-        sys.stdout.write(f"\n  {line}\n")

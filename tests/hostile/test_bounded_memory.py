@@ -16,6 +16,8 @@ from backy.domain.chunk import LZ4, ZSTD, chunk_id
 from backy.domain.chunkmap import MAX_IMAGE, PAGE_ENTRIES
 from testsite import CHUNK, Site
 
+pytestmark = pytest.mark.proof("T19")
+
 LIMIT = 512 << 20
 SECONDS = 5.0
 LARGE = 4 << 20

@@ -4,42 +4,39 @@ pytest -m torture tests/hostile
 """
 
 import random
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from small_store import SmallStore, damaged, flip, tell
+from small_store import SmallStore, damaged, flip
 
 from backy.ground.errors import BackyError
+from tally import Tally
 from testsite import Site
+
+pytestmark = pytest.mark.proof("T8")
 
 FLIPS = 10_000
 SEED = 20261101
 
 
-@pytest.mark.torture
+@pytest.mark.torture(weight=6)
 @pytest.mark.parametrize("bit", range(8))
-def test_every_bit_of_every_byte_is_found(
-    tmp_path: Path, bit: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_bit_of_every_byte_is_found(tmp_path: Path, bit: int, tally: Tally) -> None:
     """All eight bits, every revision restored at every point, quick verify at every point too."""
     store = SmallStore(tmp_path)
-    tried = 0
+    places = [(path, at) for path in store.files() for at in range(path.stat().st_size)]
 
-    for path in store.files():
-        size = path.stat().st_size
+    for path, position in tally.each(places, seed=bit):
         with damaged(path):
-            for position in range(size):
-                flip(path, position, bit)
-                store.check(path)
-                assert store.hurt_by(path) == store.verified(quick=True)
-                flip(path, position, bit)
-                tried += 1
+            flip(path, position, bit)
+            store.check(path)
+            assert store.hurt_by(path) == store.verified(quick=True)
 
-    tell(capsys, f"{tried} flips of bit {bit}: all found")
-    assert sum(path.stat().st_size for path in store.files()) == tried
+    assert len(places) == tally.figures.tried or tally.is_cut
 
 
-def flip_large_chunks(site: Site, flips: int) -> int:
+def flip_large_chunks(site: Site, flips: Iterable[int]) -> int:
     """Flip random bits of 4 MiB chunks of two revisions; returns how many verify found."""
     numbers = random.Random(SEED)
     size = 4 << 20
@@ -50,7 +47,7 @@ def flip_large_chunks(site: Site, flips: int) -> int:
         site.backup()
     files = site.chunk_files()
     found = 0
-    for _ in range(flips):
+    for _ in flips:
         path = numbers.choice(files)
         at, bit = numbers.randrange(path.stat().st_size), numbers.randrange(8)
         flip(path, at, bit)
@@ -63,17 +60,16 @@ def flip_large_chunks(site: Site, flips: int) -> int:
     return found
 
 
-@pytest.mark.torture
-def test_ten_thousand_flips_in_large_chunks_are_found(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.torture(weight=4)
+def test_ten_thousand_flips_in_large_chunks_are_found(tmp_path: Path, tally: Tally) -> None:
     """Random bytes of 4 MiB chunks, compressed or not, by either kind of verify."""
-    found = flip_large_chunks(Site(tmp_path, chunk_size=4 << 20), FLIPS)
+    tally.count(0, seed=SEED)
 
-    tell(capsys, f"{FLIPS} flips in 4 MiB chunks, seed {SEED}: {found} found")
-    assert found == FLIPS
+    found = flip_large_chunks(Site(tmp_path, chunk_size=4 << 20), tally.each(range(FLIPS)))
+
+    assert found == tally.figures.tried
 
 
 def test_flips_in_large_chunks_are_found(tmp_path: Path) -> None:
     """A sample of the sweep above."""
-    assert flip_large_chunks(Site(tmp_path, chunk_size=4 << 20), 25) == 25
+    assert flip_large_chunks(Site(tmp_path, chunk_size=4 << 20), range(25)) == 25

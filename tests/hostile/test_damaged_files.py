@@ -10,7 +10,11 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from small_store import SmallStore, damaged, remove, tell
+from small_store import SmallStore, damaged, remove
+
+from tally import Tally
+
+pytestmark = pytest.mark.proof("T8")
 
 HEADERS = {".map": 160, ".rev": 64}
 CHUNK_HEADER = 64
@@ -124,7 +128,7 @@ def test_a_damaged_file_is_found(
 @pytest.mark.parametrize("suffix", [".rev", ".map", ""], ids=["records", "maps", "chunks"])
 @pytest.mark.parametrize("quick", [False, True], ids=["whole", "quick"])
 def test_two_swapped_files_are_found(
-    store: SmallStore, suffix: str, capsys: pytest.CaptureFixture[str], *, quick: bool
+    store: SmallStore, suffix: str, tally: Tally, *, quick: bool
 ) -> None:
     """Whole files under each other's names, of the same kind, hurt the revisions of both."""
     chunks = [
@@ -144,7 +148,7 @@ def test_two_swapped_files_are_found(
                 assert (None if uuid in hurt else store.images[uuid]) == store.image_of(uuid)
             assert store.image_of("latest") in (None, store.images[store.uuids[-1]])
 
-    tell(capsys, f"{len(pairs)} swapped pairs: all found")
+    tally.tell(len(pairs), f"{len(pairs)} swapped pairs: all found")
     assert len(pairs) >= 3
 
 

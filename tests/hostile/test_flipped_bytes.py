@@ -3,7 +3,11 @@
 from pathlib import Path
 
 import pytest
-from small_store import SmallStore, damaged, flip, tell
+from small_store import SmallStore, damaged, flip
+
+from tally import Tally
+
+pytestmark = pytest.mark.proof("T8")
 
 # Every how manieth byte all revisions are restored, and not only those that must fail.
 SAMPLE = 16
@@ -19,7 +23,7 @@ def store(tmp_path: Path) -> SmallStore:
 
 @pytest.mark.parametrize("suffixes", [(".rev",), (".map",), ("",)], ids=["records", "maps", "chunks"])
 def test_one_flipped_bit_in_any_byte_is_found(
-    store: SmallStore, suffixes: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    store: SmallStore, suffixes: tuple[str, ...], tally: Tally
 ) -> None:
     """Whichever byte of a record, map, chunk or of the format it is; the bit goes round by position."""
     files = [path for path in store.files() if suffix_of(path) in suffixes]
@@ -34,14 +38,12 @@ def test_one_flipped_bit_in_any_byte_is_found(
                 flip(path, position, position % 8)
                 tried += 1
 
-    tell(capsys, f"{tried} flipped bytes: all found")
+    tally.tell(tried, f"{tried} flipped bytes: all found")
     assert sum(path.stat().st_size for path in files) == tried > 0
     assert set() == store.verified()
 
 
-def test_quick_verify_finds_every_flipped_byte_too(
-    store: SmallStore, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_quick_verify_finds_every_flipped_byte_too(store: SmallStore, tally: Tally) -> None:
     """Checksums cover every byte, so quick verify misses only what was wrong before it was sealed."""
     tried = 0
 
@@ -54,7 +56,7 @@ def test_quick_verify_finds_every_flipped_byte_too(
                 flip(path, position, (position // QUICK_SAMPLE) % 8)
                 tried += 1
 
-    tell(capsys, f"{tried} flipped bytes: all found")
+    tally.tell(tried, f"{tried} flipped bytes: all found")
     assert set() == store.verified(quick=True)
 
 

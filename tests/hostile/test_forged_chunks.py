@@ -18,6 +18,8 @@ from backy.ground.errors import BackyError
 from backy.repository import layout
 from testsite import CHUNK, Site
 
+pytestmark = pytest.mark.proof("T19")
+
 PLAIN = b"plain".ljust(CHUNK, b"p")
 IDENT = chunk_id(PLAIN)
 BASE = b"base".ljust(CHUNK, b"b")

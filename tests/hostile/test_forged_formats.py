@@ -10,6 +10,8 @@ from in_process import backy
 
 from testsite import CHUNK, Site
 
+pytestmark = pytest.mark.proof("T19")
+
 WHOLE = {
     "format": 1,
     "requires": [],

@@ -14,6 +14,8 @@ from backy.domain.chunk import chunk_id
 from backy.domain.chunkmap import HEADER, MAX_IMAGE, PAGE_ENTRIES
 from testsite import CHUNK, Site
 
+pytestmark = pytest.mark.proof("T19")
+
 IDENT = chunk_id(b"good" * (CHUNK // 4))
 OTHER = b"\x07" * 32
 PAGE = page_of((IDENT, 0))

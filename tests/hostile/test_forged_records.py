@@ -16,6 +16,8 @@ from small_store import EPOCH, StandingClock
 from backy.domain.revision import parse
 from testsite import CHUNK, Site
 
+pytestmark = pytest.mark.proof("T19")
+
 
 def described(**members: Any) -> list[dict[str, Any]]:
     """The list of one map, with some members replaced."""

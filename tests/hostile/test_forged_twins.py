@@ -11,6 +11,8 @@ from twins import accumulate, twin
 from backy.domain.chunk import chunk_id
 from testsite import Site
 
+pytestmark = pytest.mark.proof("T22")
+
 SIZE = 4 << 20
 
 

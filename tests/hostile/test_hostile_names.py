@@ -8,9 +8,11 @@ import pytest
 from filetree import tree
 from hostile_names import NAMES, controls_in, is_fine_job, is_fine_tag
 from in_process import Outcome, backy
-from small_store import tell
 
+from tally import Tally
 from testsite import CHUNK, Site, run_backy
+
+pytestmark = pytest.mark.proof("T20")
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def test_there_are_two_hundred_names() -> None:
     assert sum(map(is_fine_job, NAMES)) >= 15
 
 
-def test_a_job_is_made_under_fine_names_only(guarded: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_is_made_under_fine_names_only(guarded: Site, tally: Tally) -> None:
     """Any other name is refused as a usage error, and the repository stays as it is."""
     made = {"vm", "chunks"}
     before = unlogged(guarded)
@@ -64,7 +66,7 @@ def test_a_job_is_made_under_fine_names_only(guarded: Site, capsys: pytest.Captu
             assert (1 if name == "vm" else 2) == done.code, (name, done)
             check_sentence(done)
         assert len(made) == len(os.listdir(guarded.base)), name
-    tell(capsys, f"{len(NAMES)} names of jobs: none led out of the repository")
+    tally.tell(len(NAMES), f"{len(NAMES)} names of jobs: none led out of the repository")
     assert made == set(os.listdir(guarded.base))
     after = unlogged(guarded)
     assert before == {path: after[path] for path in before}
@@ -118,7 +120,7 @@ def test_a_path_that_climbs_is_a_path_and_no_name(guarded: Site, words: list[str
     assert before == unlogged(guarded)
 
 
-def test_a_tag_is_set_under_fine_names_only(guarded: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tag_is_set_under_fine_names_only(guarded: Site, tally: Tally) -> None:
     """Even by force: the list of a revision's tags holds nothing that is no tag."""
     for name in NAMES:
         if "," in name or not name.strip():
@@ -131,7 +133,7 @@ def test_a_tag_is_set_under_fine_names_only(guarded: Site, capsys: pytest.Captur
             assert 2 == done.code, (name, done)
             check_sentence(done)
         assert all(map(is_fine_tag, revision.tags))
-    tell(capsys, f"{len(NAMES)} names of tags: none was taken that is no tag")
+    tally.tell(len(NAMES), f"{len(NAMES)} names of tags: none was taken that is no tag")
 
 
 def test_a_backup_takes_fine_tags_only(guarded: Site) -> None:

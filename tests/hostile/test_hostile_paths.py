@@ -11,6 +11,8 @@ from in_process import backy
 
 from testsite import CHUNK, Site, run_backy
 
+pytestmark = pytest.mark.proof("T20")
+
 # What a file may be called and a program may stumble over.
 ODD = {
     "a newline": "a\nbacky: all is well",

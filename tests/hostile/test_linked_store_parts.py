@@ -12,6 +12,8 @@ from in_process import backy
 from backy.repository import layout
 from testsite import CHUNK, Site
 
+pytestmark = pytest.mark.proof("T20")
+
 CONTENT = [b"one" * CHUNK, b"two" * CHUNK]
 
 
@@ -134,13 +136,16 @@ def test_a_backup_does_not_lock_through_a_link(backed_up: Site) -> None:
 
 
 def test_a_log_that_is_a_link_is_done_without(backed_up: Site) -> None:
-    """The job's own log is nobody's way to append to another file; the command goes on."""
+    """A log of the job or repository is nobody's way to append to another file; the command goes on."""
     outside = backed_up.folder / "precious"
     outside.write_text("precious\n")
     (backed_up.job / "backy.log").unlink()
     (backed_up.job / "backy.log").symlink_to(outside)
 
+    (backed_up.base / "backy.log").symlink_to(outside)
+
     assert 0 == backy("-b", str(backed_up.job), "backup", "daily").code
+    assert 0 == backy("-b", str(backed_up.base), "gc").code
     assert "precious\n" == outside.read_text()
 
 

@@ -20,7 +20,10 @@ from breadth_first import Outcome
 from collection_model import FALSE_MISSING, FALSE_STOP, GIVEN_UP, LOST, UNMAPPED, explore
 from collection_quarantine import UNHEALED, UNMARKED, WRONGED
 from collection_state import Bounds, Rules, State
-from crashsite import tell
+
+from tally import Tally
+
+pytestmark = pytest.mark.proof("T5")
 
 ONE_JOB = Bounds(jobs="AA")
 TWO_JOBS = Bounds(jobs="AB")
@@ -131,26 +134,26 @@ def expect(fault: str, outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("what", SAFE)
-def test_nothing_is_lost_in_any_interleaving(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_lost_in_any_interleaving(what: str, tally: Tally) -> None:
     """With all rules no state has a fault, whoever is killed or cut off wherever."""
     bounds, least = SAFE[what]
 
     outcome = explore(Rules(), bounds)
 
     expect_none(outcome, least)
-    tell(capsys, f"collection, {what}: {outcome.states} states, none with a loss")
+    tally.tell(outcome.states, f"collection, {what}: {outcome.states} states, none with a loss")
 
 
-@pytest.mark.torture
+@pytest.mark.torture(weight=1)
 @pytest.mark.parametrize("what", WIDE)
-def test_nothing_is_lost_within_wider_bounds(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_lost_within_wider_bounds(what: str, tally: Tally) -> None:
     """The same with more writers, cycles, kills and power cuts."""
     bounds, least = WIDE[what]
 
     outcome = explore(Rules(), bounds)
 
     expect_none(outcome, least)
-    tell(capsys, f"collection, {what}: {outcome.states} states, none with a loss")
+    tally.tell(outcome.states, f"collection, {what}: {outcome.states} states, none with a loss")
 
 
 @pytest.mark.parametrize("rule", DROPPED)
@@ -183,28 +186,26 @@ def test_only_reaping_gives_the_space_of_forgotten_revisions_back() -> None:
 
 
 @pytest.mark.parametrize("what", DELTAS_SAFE)
-def test_no_delta_loses_its_base(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_delta_loses_its_base(what: str, tally: Tally) -> None:
     """Two jobs give one content different forms, and every revision can be read at any moment."""
     bounds, least = DELTAS_SAFE[what]
 
     outcome = delta_model.explore(delta_model.Rules(), bounds)
 
     expect_none(outcome, least)
-    tell(capsys, f"deltas, {what}: {outcome.states} states, none with a loss")
+    tally.tell(outcome.states, f"deltas, {what}: {outcome.states} states, none with a loss")
 
 
-@pytest.mark.torture
+@pytest.mark.torture(weight=1)
 @pytest.mark.parametrize("what", DELTAS_WIDE)
-def test_no_delta_loses_its_base_within_wider_bounds(
-    what: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_delta_loses_its_base_within_wider_bounds(what: str, tally: Tally) -> None:
     """The same with more forgets, kills and jobs."""
     bounds, least = DELTAS_WIDE[what]
 
     outcome = delta_model.explore(delta_model.Rules(), bounds)
 
     expect_none(outcome, least)
-    tell(capsys, f"deltas, {what}: {outcome.states} states, none with a loss")
+    tally.tell(outcome.states, f"deltas, {what}: {outcome.states} states, none with a loss")
 
 
 @pytest.mark.parametrize("rule", DELTAS_DROPPED)
@@ -237,17 +238,19 @@ def test_marks_by_id_may_leave_a_delta_that_nobody_needs_without_its_base() -> N
     [
         pytest.param(ROT, 23_000, id="one round"),
         pytest.param(ROT_LONGER, 126_000, id="two verifies"),
-        pytest.param(ROT_WIDE, 813_000, id="three jobs", marks=pytest.mark.torture),
+        pytest.param(ROT_WIDE, 813_000, id="three jobs", marks=pytest.mark.torture(weight=1)),
     ],
 )
 def test_damage_that_was_moved_aside_is_healed_or_marked(
-    bounds: collection_quarantine.Bounds, least: int, capsys: pytest.CaptureFixture[str]
+    bounds: collection_quarantine.Bounds, least: int, tally: Tally
 ) -> None:
     """Verify, backup and collection see each other's findings in whatever order they come."""
     outcome = collection_quarantine.explore(collection_quarantine.Rules(), bounds)
 
     expect_none(outcome, least)
-    tell(capsys, f"quarantine: {outcome.states} states, none with damage that nobody is told of")
+    tally.tell(
+        outcome.states, f"quarantine: {outcome.states} states, none with damage that nobody is told of"
+    )
 
 
 @pytest.mark.parametrize("rule", QUARANTINE_DROPPED)

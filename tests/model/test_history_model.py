@@ -33,6 +33,8 @@ from backy.repository import history as histories
 from backy.source import file as file_source
 from testsite import CHUNK, Site
 
+pytestmark = pytest.mark.proof("T5")
+
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EROFS)
 DAMAGED_AT_ONCE = 2
 

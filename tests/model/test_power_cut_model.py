@@ -8,13 +8,13 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from random import Random
 
 import pytest
-from crashsite import noise, tell, varied_image
+from crashsite import noise, varied_image
 from lossydisk import LossyDisk
 from modelfaults import Hook, Killed, armed, killing
 
@@ -30,6 +30,7 @@ from backy.repository import chunks
 from backy.repository import history as histories
 from backy.repository.repository import Repository
 from backy.source import file as file_source
+from tally import Tally
 from testsite import CHUNK, Site
 
 
@@ -191,7 +192,7 @@ def small_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_source, "_TICK_NS", 0)
 
 
-def first_loss(seeds: range) -> int | None:
+def first_loss(seeds: Iterable[int]) -> int | None:
     """The first seed with which something is lost."""
     for seed in seeds:
         with tempfile.TemporaryDirectory(prefix="lossy-", dir="/dev/shm") as folder:
@@ -202,17 +203,19 @@ def first_loss(seeds: range) -> int | None:
     return None
 
 
-def test_power_cuts_lose_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.proof("T5")
+def test_power_cuts_lose_nothing(tally: Tally) -> None:
     """A hundred runs with three power cuts each."""
-    assert first_loss(range(100)) is None
-    tell(capsys, "300 power cuts on a disk that loses what was not synced: 0 lost")
+    assert first_loss(tally.seeds(range(100))) is None
+    tally.tell(0, "300 power cuts on a disk that loses what was not synced: 0 lost")
 
 
-@pytest.mark.torture
-def test_many_power_cuts_lose_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.proof("T5")
+@pytest.mark.torture(weight=4)
+@pytest.mark.parametrize("first", range(100, 10_100, 2500))
+def test_many_power_cuts_lose_nothing(tally: Tally, first: int) -> None:
     """Ten thousand runs."""
-    assert first_loss(range(100, 10_100)) is None
-    tell(capsys, "30,000 power cuts on a disk that loses what was not synced: 0 lost")
+    assert first_loss(tally.seeds(range(first, first + 2500))) is None
 
 
 # ..T4: every sync is needed...................................................................
@@ -277,10 +280,12 @@ def survivors(seeds: range) -> list[str]:
     return found
 
 
-def test_without_any_one_sync_something_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.proof("T4")
+def test_without_any_one_sync_something_is_lost(tally: Tally) -> None:
     """So the model can see, and each sync is needed."""
     assert [] == survivors(range(250))
-    tell(capsys, f"each of {len(all_sites())} syncs left out: lost, but for {len(HARMLESS)} functions")
+    sites = len(all_sites())
+    tally.tell(sites, f"each of {sites} syncs left out: lost, but for {len(HARMLESS)} functions")
 
 
 def test_the_disk_loses_what_was_not_synced(tmp_path: Path) -> None:

@@ -51,6 +51,14 @@ def test_the_chore_that_waits_longest_comes_first() -> None:
     assert GC == due([GC, OTHER], ended | {"other": Last(NOW - 7 * DAY)}, NOW, NOW)
 
 
+def test_what_was_asked_for_comes_before_what_is_due() -> None:
+    """At once, also on a day on which it was done already."""
+    ended = {"collection": Last(NOW), "other": Last(NOW - 9 * DAY)}
+
+    assert GC == due([GC, OTHER], ended, NOW, NOW, asked={"collection"})
+    assert OTHER == due([GC, OTHER], ended, NOW, NOW, asked={"of another configuration"})
+
+
 @given(st.timedeltas(min_value=timedelta(seconds=1), max_value=timedelta(days=40_000)))
 def test_an_end_in_the_future_neither_storms_nor_stops(ahead: timedelta) -> None:
     """After the clock was set back a chore runs once, and then an interval later, not years."""

@@ -62,7 +62,7 @@ def test_global_configuration_is_read() -> None:
 @pytest.mark.parametrize("text", ["{}", "global: {}", "global:", "jobs: {}", "schedules: {}\njobs: {}"])
 def test_missing_settings_have_their_defaults(text: str) -> None:
     """What is not said is /srv/backy, lz4, one worker and no callbacks."""
-    expected = GlobalConfig("/srv/backy", parse_codec("lz4"), 1, None, None, 86400, 1800, ())
+    expected = GlobalConfig("/srv/backy", parse_codec("lz4"), True, 1, None, None, 86400, 1800, ())
 
     assert expected == parse_global(text, "backy.conf")
 

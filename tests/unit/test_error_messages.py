@@ -35,6 +35,7 @@ EXAMPLES: list[tuple[BackyError, int, str]] = [
         "the API cannot listen on ::1 port 80: it is taken.",
     ),
     (errors.NotARepository("/x", "no chunks"), 1, "/x is not a backy repository: no chunks."),
+    (errors.NotARepository("/x", "is it mounted?"), 1, "/x is not a backy repository: is it mounted?"),
     (errors.RepositoryRefused("/x", "it is full"), 1, "/x: it is full."),
     (
         errors.CollectorBusy("/x"),
@@ -152,7 +153,7 @@ def test_error_says_what_is_the_matter(error: BackyError, code: int, message: st
     """The message begins with these words, ends as a sentence does, and is what `str` gives."""
     assert error.message.startswith(message)
     assert error.message == str(error)
-    assert error.message.endswith((".", "^"))
+    assert error.message.endswith((".", "?", "^"))
     assert code == error.exit_code
 
 

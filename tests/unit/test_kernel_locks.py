@@ -1,5 +1,6 @@
 """Locks: kept by the kernel, between open files, and gone with their holder."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -48,6 +49,17 @@ def test_only_sharers_hold_a_lock_together(
     held(pair[0])
 
     assert granted is wanted(pair[1])
+
+
+def test_waiting_for_a_lock_may_have_an_end(pair: tuple[int, int]) -> None:
+    """Whoever asks for it in vain gets it once it is free."""
+    assert locks.try_exclusive(pair[0])
+    assert not locks.wait_shared_for(pair[1], 0.0)
+    assert locks.is_held(pair[1])
+    fcntl.flock(pair[0], fcntl.LOCK_UN)
+
+    assert locks.wait_shared_for(pair[1], 0.0)
+    assert not locks.try_exclusive(pair[0])
 
 
 def test_lock_ends_with_its_descriptor(folder: Directory, pair: tuple[int, int]) -> None:

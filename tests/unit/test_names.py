@@ -12,6 +12,8 @@ from backy.domain.names import check_disk_name, check_job_name, check_tag_name
 from backy.ground.errors import NameRefused
 from strategies import hostile_names, repeatable
 
+pytestmark = pytest.mark.proof("T20")
+
 Check = Callable[[str], str]
 
 CHECKS: list[Check] = [check_job_name, check_disk_name, check_tag_name]

@@ -14,6 +14,7 @@ import yaml
 from backy.domain.config import parse_job, render_job
 from backy.domain.settings import SOURCE_KEYS, Settings, parse_settings
 from backy.ground.errors import ConfigError, ConfigFaults
+from tally import Tally
 
 EXAMPLE = (Path(__file__).parents[2] / "backy.conf.example").read_bytes()
 FILE = "backy.conf"
@@ -156,11 +157,13 @@ def test_fuzzed_file_is_settings_or_a_refusal(first: int) -> None:
     sweep(first, first + 100)
 
 
-@pytest.mark.torture
+@pytest.mark.proof("T18")
+@pytest.mark.torture(weight=0.2)
 @pytest.mark.parametrize("first", range(500, 10_500, 1000))
-def test_fuzzed_file_is_settings_or_a_refusal_10000_times(first: int) -> None:
+def test_fuzzed_file_is_settings_or_a_refusal_10000_times(tally: Tally, first: int) -> None:
     """10,000 further cases."""
-    sweep(first, first + 1000)
+    for seed in tally.seeds(range(first, first + 1000)):
+        sweep(seed, seed + 1)
 
 
 def test_document_that_is_fuzzed_is_sound() -> None:

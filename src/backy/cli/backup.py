@@ -1,17 +1,18 @@
 """`backy backup TAGS`: make a revision."""
 
 import click
+import msgspec
 
 from backy.cli import edge
 from backy.cli.options import Options, pass_options
 from backy.domain import tags as tag_rules
 from backy.domain.chunk import Codec, parse_codec
-from backy.domain.revision import Consistency
+from backy.domain.revision import Consistency, Stats
 from backy.ground.clock import SystemClock
 from backy.ground.errors import BackyError, OptionRefused
 from backy.ground.linux import keep_freed_memory
 from backy.ground.units import format_duration, format_size
-from backy.operation.backup import backup
+from backy.operation.backup import Coding, backup
 from backy.source.registry import open_source
 
 
@@ -22,9 +23,14 @@ from backy.source.registry import open_source
 @click.option(
     "--codec", metavar="CODEC", help="lz4, none or zstd[:LEVEL] [default: the configuration's, or lz4]."
 )
+@click.option(
+    "--delta",
+    type=click.Choice(["auto", "off"]),
+    help="Store changed chunks as their changed blocks [default: the configuration's, or auto].",
+)
 @click.argument("tags")
 @pass_options
-def command(options: Options, tags: str, codec: str | None, *, force: bool) -> None:
+def command(options: Options, tags: str, codec: str | None, delta: str | None, *, force: bool) -> None:
     """Make a revision of the job's image.
 
     TAGS is a comma-separated list of tags of the job's schedule, or manual:NAME, which never expires.
@@ -37,6 +43,9 @@ def command(options: Options, tags: str, codec: str | None, *, force: bool) -> N
     settings = options.global_config()
     if codec is not None:
         settings = settings._replace(codec=_parsed(codec))
+    if delta is not None:
+        settings = settings._replace(delta=delta == "auto")
+    coding = Coding(settings.codec, settings.delta)
     with options.opened_job() as (repository, job), options.log_for(job) as log:
         config = job.config()
         wanted = tag_rules.allowed(tags, config.schedule, force)
@@ -52,24 +61,25 @@ def command(options: Options, tags: str, codec: str | None, *, force: bool) -> N
 
         try:
             revision = backup(
-                repository, job, source, wanted, settings.codec, SystemClock(), options.progress(), tell
+                repository, job, source, wanted, coding, SystemClock(), options.progress(), tell
             )
         except BackyError as error:
             log.error("backup failed", job=job.name, error=error.message)
             raise
-        stats = revision.stats
+        reading = revision.reading
         log.info(
             "backup finished",
             job=job.name,
             revision=revision.uuid,
             consistency=revision.consistency.value,
-            duration=stats.duration,
-            bytes_read=stats.bytes_read,
-            bytes_written=stats.bytes_written,
+            since=reading.since if reading else None,
+            read_all_because=reading.why if reading and not reading.since else None,
+            **msgspec.structs.asdict(revision.stats),
         )
+    stats = revision.stats
     options.tell(
         f"revision {revision.uuid}: {format_size(stats.bytes_read)} read in "
-        f"{format_duration(stats.duration)}, {stats.chunks_new} new chunks, "
+        f"{format_duration(stats.duration)}, {_new_chunks(stats)}, "
         f"{format_size(stats.bytes_written)} stored"
     )
     if revision.consistency is Consistency.TORN:
@@ -77,6 +87,11 @@ def command(options: Options, tags: str, codec: str | None, *, force: bool) -> N
             "warning: the image changed while it was read, so this revision is no single instant of it "
             "(torn); stop the machine or back up a snapshot."
         )
+
+
+def _new_chunks(stats: Stats) -> str:
+    deltas = f" ({stats.chunks_delta} as deltas)" if stats.chunks_delta else ""
+    return f"{stats.chunks_new} new chunks{deltas}"
 
 
 def _parsed(codec: str) -> Codec:

@@ -7,7 +7,7 @@ import click
 
 from backy.cli.edge import printable
 from backy.cli.options import Options, pass_options
-from backy.cli.render import json
+from backy.cli.render import counted, json
 from backy.daemon.prepare import daemon_runs
 from backy.domain.health import (
     Finding,
@@ -29,7 +29,19 @@ from backy.repository import quarantine, remembered, trust
 from backy.repository.repository import Repository
 
 
-@click.command()
+class _Monitored(click.Command):
+    """A command whose usage errors are UNKNOWN to monitoring, which takes click's 2 for CRITICAL."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            report = unknown(f"{error.format_message()} 'backy check --help' tells what there is.")
+            click.echo(printable(report.line))
+            raise click.exceptions.Exit(int(report.state)) from error
+
+
+@click.command(cls=_Monitored)
 @click.option("--json", "as_json", is_flag=True, help="The whole report as JSON.")
 @click.option("--lenient", is_flag=True, help="Pass over configuration keys that are not known.")
 @click.option("-c", "--config", metavar="FILE", help="As before the command (backy 2.5).")
@@ -120,17 +132,21 @@ def _jobs(
 
 def _warnings(found: Surveyed, now: datetime) -> tuple[str, ...]:
     figures = found.figures
-    counted = (
-        (figures.unreadable, "records cannot be read: see 'backy status'"),
-        (figures.lost, "records are gone: see 'backy status'"),
-        (figures.damaged, "revisions are damaged: see 'backy status'"),
-        (figures.future, "revisions are dated in the future: check the clock"),
+    told = (
+        (figures.unreadable, "record", "cannot be read: see 'backy status'"),
+        (figures.lost, "record", f"{_are(figures.lost)} gone: see 'backy status'"),
+        (figures.damaged, "revision", f"{_are(figures.damaged)} damaged: see 'backy status'"),
+        (figures.future, "revision", f"{_are(figures.future)} dated in the future: check the clock"),
     )
-    warnings = tuple(f"{number} {text}" for number, text in counted if number)
+    warnings = tuple(f"{counted(number, noun)} {what}" for number, noun, what in told if number)
     if found.configured_at is not None and found.configured_at - now > FUTURE_TOLERANCE:
         # Without a backup it would be in time until then.
         warnings += ("it was set up in the future: check the clock",)
     return warnings
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _document(finding: Finding) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import click
 
+from backy.cli import edge
 from backy.cli.options import Options, pass_options
 from backy.cli.render import counted, json
 
@@ -12,7 +13,7 @@ from backy.cli.render import counted, json
 @click.option("-c", "--config", metavar="FILE", help="As before the command (backy 2.5).")
 @pass_options
 def command(options: Options, config: str | None, *, lenient: bool, as_json: bool) -> None:
-    """Tell all mistakes in a configuration file.
+    """Tell all mistakes in a configuration file, one a line.
 
     Exit code 0 if there are none, 1 otherwise. Keys that only older versions knew are listed and are
     no mistakes.
@@ -30,6 +31,13 @@ def command(options: Options, config: str | None, *, lenient: bool, as_json: boo
         if faults:
             raise click.exceptions.Exit(1)
         return
+    if len(settings.faults) > 1:
+        click.echo(
+            edge.printable(f"backy: {settings.file} has {len(settings.faults)} mistakes:"), err=True
+        )
+        for one in settings.faults:
+            click.echo(edge.printable(f"{one.key}: {one.why}"), err=True)
+        raise click.exceptions.Exit(1)
     settings.complete()
     for key in settings.legacy:
         options.tell(f"{key} has no effect")

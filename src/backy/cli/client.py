@@ -1,11 +1,18 @@
 """`backy client WHAT`: ask the running scheduler."""
 
+from typing import NoReturn
+
 import click
 
-from backy.cli.edge import printable
+from backy.cli import edge
+from backy.cli.jobs import jobs_table
 from backy.cli.options import Options, pass_options
-from backy.cli.render import json, table
+from backy.cli.render import counted, json, table
 from backy.daemon.client import Client, Entry, find_token
+from backy.daemon.jobs import Status
+from backy.domain.health import State, unknown
+from backy.ground.errors import BackyError
+from backy.ground.units import format_duration
 
 _WHAT = ("jobs", "status", "run", "runall", "reload", "check")
 
@@ -32,10 +39,12 @@ def command(
         options = options._replace(config=config)
     if argument is not None and what not in ("jobs", "run"):
         raise click.UsageError(f"{what} takes no argument")
+    if what == "check":
+        _check(options, as_json=as_json)
     client = connect(options)
     if what == "jobs":
         entries = client.status(argument or "")
-        click.echo(json(entries) if as_json else _table(entries))
+        click.echo(json(entries) if as_json else jobs_table([Status(**one) for one in entries]))
     elif what == "status":
         _show_counts(client.status(), as_json=as_json)
     elif what == "run":
@@ -48,11 +57,9 @@ def command(
         for name in names:
             client.run(name)
         options.tell(f"{len(names)} jobs run as workers become free")
-    elif what == "reload":
+    else:
         client.reload()
         options.tell("the scheduler has read its configuration again")
-    else:
-        _check(client.status(), as_json=as_json)
 
 
 def connect(options: Options) -> Client:
@@ -60,24 +67,6 @@ def connect(options: Options) -> Client:
     settings = options.settings(lenient=True).usable()
     token = find_token(settings.api, options.base or settings.general.base_dir)
     return Client(settings.api.url, token)
-
-
-def _table(entries: list[Entry]) -> str:
-    head = ["Job", "SLA", "Overdue", "Status", "Last", "Tags", "Next", "Tags"]
-    rows = [
-        (
-            one["job"],
-            one["sla"],
-            one["sla_overdue"],
-            one["status"],
-            one["last_time"],
-            one["last_tags"],
-            one["next_time"],
-            one["next_tags"],
-        )
-        for one in entries
-    ]
-    return table(head, [[str(cell or "-") for cell in row] for row in rows])
 
 
 def _show_counts(entries: list[Entry], *, as_json: bool) -> None:
@@ -92,16 +81,26 @@ def _show_counts(entries: list[Entry], *, as_json: bool) -> None:
         )
 
 
-def _check(entries: list[Entry], *, as_json: bool) -> None:
+def _check(options: Options, *, as_json: bool) -> NoReturn:
     """As `check`, by what the scheduler says."""
+    try:
+        entries = connect(options).status()
+    except BackyError as error:
+        report = unknown(error.message)
+        if as_json:
+            edge.say(report.line)
+        else:
+            click.echo(edge.printable(report.line))
+        raise click.exceptions.Exit(int(report.state)) from error
     late = [entry for entry in entries if entry["sla"] != "OK"]
+    state = State.CRITICAL if late else State.OK
     if as_json:
         click.echo(json(late))
-    elif late:
-        click.echo(f"CRITICAL: {len(late)} of {len(entries)} jobs out of SLA")
-        for entry in late:
-            click.echo(printable(f"{entry['job']}: {entry['sla']}, {entry['sla_overdue']} s old"))
-    else:
-        click.echo(f"OK: {len(entries)} jobs within SLA")
-    if late:
-        raise click.exceptions.Exit(2)
+        raise click.exceptions.Exit(int(state))
+    all_jobs = counted(len(entries), "job")
+    verdict = f"{len(late)} of {all_jobs} out of SLA" if late else f"{all_jobs} within SLA"
+    click.echo(f"{state.name}: {verdict} | jobs={len(entries)} late={len(late)}")
+    for entry in late:
+        age = format_duration(entry["sla_overdue"])
+        click.echo(edge.printable(f"{state.name} {entry['job']}: {entry['sla']}, {age} old"))
+    raise click.exceptions.Exit(int(state))

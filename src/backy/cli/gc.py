@@ -44,7 +44,7 @@ def command(
       backy -b /srv/backy gc --now
     """
     clock = SystemClock()
-    with options.opened() as (repository, _), options.log_for(None) as log:
+    with options.opened() as (repository, _), options.log_for(None if dry_run else repository) as log:
         if dry_run:
             plan = plan_collection(repository, clock, options.progress(), gone=gone)
             if as_json:

@@ -1,6 +1,7 @@
 """`backy jobs` (`show-jobs`): configured jobs, from their histories."""
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -57,7 +58,7 @@ def command(
             return
         alive = daemon_runs(base)
         entries = [rules.status(job, now, _state(repository, job, alive=alive)) for job in jobs]
-    click.echo(json([one._asdict() for one in entries]) if as_json else _table(entries))
+    click.echo(json([one._asdict() for one in entries]) if as_json else jobs_table(entries))
 
 
 def _state(repository: Repository, job: ScheduledJob, *, alive: bool) -> str:
@@ -72,7 +73,8 @@ def _state(repository: Repository, job: ScheduledJob, *, alive: bool) -> str:
     return "waiting for deadline" if alive else "no scheduler runs"
 
 
-def _table(entries: list[Status]) -> str:
+def jobs_table(entries: Sequence[Status]) -> str:
+    """A line for each job, with times of this host's zone."""
     rows = [
         [
             one.job,

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from backy.operation.progress import Progress
 
 
+LOCK_SECONDS = 10.0
+
+
 class Options(NamedTuple):
     """What was given before the command."""
 
@@ -85,11 +88,14 @@ class Options(NamedTuple):
 
         return choose_progress(SystemClock(), quiet=self.quiet)
 
-    def log_for(self, job: Job | None) -> "AbstractContextManager[Log]":
-        """The log that -l names, or the job's own."""
+    def log_for(self, of: Job | Repository | None) -> "AbstractContextManager[Log]":
+        """The log that -l names, or the job's or the repository's own."""
         from backy.cli import log
 
-        own = None if job is None else job.directory.file_path(layout.JOB_LOG)
+        own = None
+        if of is not None:
+            directory = of.base if isinstance(of, Repository) else of.directory
+            own = directory.file_path(layout.LOG)
         asked_for = self.log is not None
         task = os.environ.get("BACKY_TASK_ID")
         return log.opened(
@@ -110,8 +116,11 @@ def _read(path: str) -> str:
     """A configuration file's text; ConfigError."""
     try:
         with open(path, encoding="utf-8") as file:
-            # Deployment tools hold it alone while they write (backy 2.5).
-            locks.wait_shared(file.fileno())
+            # Deployment tools hold it alone while they write (backy 2.5). One that hangs must neither
+            # stop a scheduler that reloads nor keep `check` from saying anything.
+            if not locks.wait_shared_for(file.fileno(), LOCK_SECONDS):
+                held = f"another process has it locked for more than {LOCK_SECONDS:.0f} s"
+                raise ConfigError(path, "", held)
             return file.read()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"

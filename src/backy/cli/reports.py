@@ -43,7 +43,7 @@ def command(options: Options, action: str, case: str | None, *, as_json: bool, f
         if action == SHOW:
             click.echo(json(_document(one)) if as_json else _shown(one))
             return
-        with options.log_for(None) as log:
+        with options.log_for(repository) as log:
             _delete(repository, one, force=force)
             log.info("report deleted", case=one.name, chunk=_chunk(one))
         options.tell(f"deleted report {one.name}")

@@ -40,7 +40,14 @@ def command(options: Options, config: str | None, *, lenient: bool) -> None:
         settings = settings._replace(general=settings.general._replace(base_dir=options.base))
     with options.log_for(None) as log:
         try:
-            run(settings, lambda: options.settings(lenient=lenient), SystemClock(), log)
+            run(
+                settings,
+                lambda: options.settings(lenient=lenient),
+                SystemClock(),
+                log,
+                # So that a collector reads the children's logs as well.
+                ("--log-format", options.log_format),
+            )
         except BackyError as error:
             log.error("scheduler not started", error=edge.printable(error.message))
             raise

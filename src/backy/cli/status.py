@@ -55,12 +55,13 @@ def _yaml(document: object) -> str:
 
 
 def _revision_table(revisions: list[Revision]) -> str:
-    head = ["Date (local)", "Revision", "Image", "Stored", "Took", "Tags", "Remarks"]
+    head = ["Date (local)", "Revision", "Image", "Read", "Stored", "Took", "Tags", "Remarks"]
     rows = [
         [
             local_time(one.taken_at),
             one.uuid,
             format_size(one.image_size),
+            format_size(one.stats.bytes_read),
             format_size(one.stats.bytes_written),
             format_duration(one.stats.duration),
             ",".join(one.tags) or "-",
@@ -70,7 +71,7 @@ def _revision_table(revisions: list[Revision]) -> str:
     ]
     stored = sum(one.stats.bytes_written for one in revisions)
     closing = f"{counted(len(revisions), 'revision')}, {format_size(stored)} stored"
-    return table(head, rows, right=(2, 3, 4)) + "\n" + closing
+    return table(head, rows, right=(2, 3, 4, 5)) + "\n" + closing
 
 
 def _remarks(revision: Revision) -> str:

@@ -128,7 +128,7 @@ def _verify(options: Options, spec: str, *, quick: bool, look_only: bool) -> tup
         repository, name = stack.enter_context(options.opened())
         jobs = repository.jobs() if name is None else [name]
         selection = [_selected(stack, repository, job, spec, lenient=name is None) for job in jobs]
-        log = stack.enter_context(options.log_for(selection[0].job if name else None))
+        log = stack.enter_context(options.log_for(selection[0].job if name else repository))
         log.info("verify started", job=name or "(all)", spec=spec, quick=quick)
         result = verify(repository, selection, options.progress(), quick=quick)
         done = Concluded()
@@ -150,7 +150,7 @@ def _slice(options: Options, duration: str) -> Slice:
         seconds = parse_interval(duration)
     except ValueError as error:
         raise OptionRefused("--slice", str(error)) from error
-    with options.opened() as (repository, _), options.log_for(None) as log:
+    with options.opened() as (repository, _), options.log_for(repository) as log:
         log.info("verify started", slice=duration)
         found = verify_slice(repository, SystemClock(), seconds, options.progress())
         log.info("verify finished", slice=duration, chunks=found.chunks, bad=len(found.bad))

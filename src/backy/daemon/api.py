@@ -60,6 +60,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_BODY = 64 << 10
 MAX_SECONDS = 30.0
 MATCH_SECONDS = 0.5
+_TASK = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
 _STATUS: tuple[tuple[type[BackyError], int], ...] = (
     (JobMissing, 404),
     (NameRefused, 404),
@@ -97,6 +98,7 @@ class Api:
         add("GET", "/v1/jobs", self.jobs)
         add("POST", "/v1/jobs/{name}/run", self.run)
         add("GET", "/v1/backups", self.backups)
+        add("POST", "/v1/backups/{name}/purge", self.purge)
         add("POST", "/v1/backups/{name}/touch", self.touch)
         add("GET", "/v1/backups/{name}/revs", self.revisions)
         add("PUT", "/v1/backups/{name}/revs/{spec}/tags", self.set_tags)
@@ -141,7 +143,10 @@ class Api:
         if kind.lower() != "bearer" or client is None:
             return _refusal(401, "a valid bearer token is needed", {"WWW-Authenticate": "Bearer"})
         if request.method != "GET":
-            self._log.info("request", client=client, method=request.method, path=_shown(request))
+            what = {"client": client, "method": request.method, "path": _shown(request)}
+            if _TASK.fullmatch(task := request.headers.get("taskid", "")):
+                what["task"] = task
+            self._log.info("request", **what)
         return await handler(request)
 
     # ..The scheduler........................................................................
@@ -205,6 +210,15 @@ class Api:
         """Names of directories with a history that are no configured job."""
         found = await asyncio.to_thread(self._service.repository.jobs)
         return _json([name for name in found if name not in self._service.jobs])
+
+    async def purge(self, request: web.Request) -> web.Response:
+        """Collect what the forgotten revisions of a job that is configured no longer have left."""
+        name = request.match_info["name"]
+        if name in self._service.jobs:
+            return _refusal(403, "this job is configured here: its schedule decides what goes")
+        with self._job(request):
+            self._service.request_collection()
+        return web.Response(status=202)
 
     async def touch(self, request: web.Request) -> web.Response:
         """Note that somebody still wants this directory."""

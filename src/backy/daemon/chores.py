@@ -5,16 +5,20 @@
 Collection gives the space back that expiry has freed; verification proves a slice of the store a day.
 A chore is due an interval after it last ended, by the host's clock; one that never ran waits until the
 scheduler has been up for an hour, so that a restart is no storm, and one that failed for another hour.
+One that somebody asked for is due at once.
 
 Limits: pure; `service` runs them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from backy.domain.config import GlobalConfig
 from backy.ground.units import format_interval
+
+COLLECTION = "collection"
+VERIFICATION = "verification"
 
 FIRST_AFTER = timedelta(hours=1)
 RETRY_AFTER = timedelta(hours=1)
@@ -44,17 +48,27 @@ class Last(NamedTuple):
 
 def wanted(general: GlobalConfig) -> list[Chore]:
     """The chores that the configuration asks for."""
-    found = [Chore("collection", ("gc",), timedelta(seconds=general.gc_interval))]
+    found = [Chore(COLLECTION, ("gc",), timedelta(seconds=general.gc_interval))]
     if general.verify_slice:
         words = ("verify", "--slice", format_interval(general.verify_slice))
-        found.append(Chore("verification", words, SLICE_INTERVAL, finding=1))
+        found.append(Chore(VERIFICATION, words, SLICE_INTERVAL, finding=1))
     return found
 
 
 def due(
-    chores: Sequence[Chore], last: Mapping[str, Last], since: datetime, now: datetime
+    chores: Sequence[Chore],
+    last: Mapping[str, Last],
+    since: datetime,
+    now: datetime,
+    asked: Collection[str] = (),
 ) -> Chore | None:
-    """The chore that is due for the longest; `since` is the start of the scheduler."""
+    """The chore that is due for the longest, behind those that were asked for by name.
+
+    `since` is the start of the scheduler.
+    """
+    for chore in chores:
+        if chore.name in asked:
+            return chore
     ahead = [(_next(chore, last.get(chore.name), since, now), chore) for chore in chores]
     ripe = [one for one in ahead if one[0] <= now]
     return min(ripe, key=lambda one: one[0])[1] if ripe else None

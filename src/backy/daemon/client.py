@@ -9,6 +9,7 @@ Limits: blocking, ten seconds to connect and for each piece of an answer, thirty
 import json
 import os
 import time
+from datetime import datetime
 from http.client import HTTPException, HTTPResponse
 from typing import TypedDict
 from urllib.error import HTTPError, URLError
@@ -24,7 +25,7 @@ from urllib.request import (
 
 import msgspec
 
-from backy.daemon.prepare import TOKEN
+from backy.daemon import local_token
 from backy.domain.settings import ApiConfig
 from backy.ground.errors import DaemonUnreachable
 
@@ -37,16 +38,16 @@ _STRANGER = "it does not answer as a scheduler"
 
 
 class Entry(TypedDict):
-    """What the scheduler says of a job; times as text."""
+    """What the scheduler says of a job."""
 
     job: str
     sla: str
     sla_overdue: int
     status: str
-    last_time: str | None
+    last_time: datetime | None
     last_tags: str
     last_duration: float | None
-    next_time: str | None
+    next_time: datetime | None
     next_tags: str
     manual_tags: str
     problem_reports: int
@@ -128,14 +129,13 @@ def find_token(config: ApiConfig, base: str) -> str:
     """The configured token, else the one that the scheduler left for this host; DaemonUnreachable."""
     if config.client_token is not None:
         return config.client_token
-    path, why = os.path.join(base, TOKEN), "it is damaged"
     try:
-        with open(path, encoding="ascii", errors="surrogateescape") as file:
-            token = file.read(200).strip()
-        if token and token.isprintable():
-            return token
+        return local_token.read(base)
     except OSError as error:
         why = os.strerror(error.errno or 0)
+    except ValueError:
+        why = "it is damaged"
+    path = os.path.join(base, local_token.FILE)
     hint = f"no token: {path}: {why}; set api.cli-default.token, or start 'backy scheduler'"
     raise DaemonUnreachable(config.url, hint)
 

@@ -136,6 +136,11 @@ DOCUMENT: Mapping[str, Any] = {
         "/v1/backups": {
             "get": _route("Histories that belong to no configured job.", 200, schema=_list(_JOB))
         },
+        "/v1/backups/{name}/purge": {
+            "post": _route(
+                "Collect garbage, once revisions were forgotten.", 202, *(403, 404), parameters=(_NAME,)
+            )
+        },
         "/v1/backups/{name}/touch": {
             "post": _route("Note that a directory is still wanted.", 204, 404, parameters=(_NAME,))
         },

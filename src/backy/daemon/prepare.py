@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from backy.daemon import local_token
 from backy.domain import config
 from backy.domain.config import JobConfig
 from backy.ground import durable, locks
@@ -28,9 +29,8 @@ from backy.repository import layout
 from backy.repository.repository import Repository, create, create_job
 
 LOCK = ".lock"
-TOKEN = ".api-token"  # noqa: S105 - a file's name
 # What backy 2.5 leaves beside the jobs.
-_OLDER_FILES = (".lock", "status", "backy.log", TOKEN)
+_OLDER_FILES = (".lock", "status", "backy.log", local_token.FILE)
 
 
 @contextmanager

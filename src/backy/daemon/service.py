@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import signal
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 from uuid import uuid4
@@ -67,8 +67,12 @@ class Service:
         clock: Clock,
         log: Log,
         notifier: Notifier,
+        options: Sequence[str] = (),
     ) -> None:
-        """`load` reads the configuration again for a reload, and raises BackyError."""
+        """`load` reads the configuration again for a reload, and raises BackyError.
+
+        `options` are those that all children get before their command.
+        """
         self.settings = settings
         self.repository = repository
         self.jobs: dict[str, ScheduledJob] = {}
@@ -78,16 +82,19 @@ class Service:
         self._clock = clock
         self._log = log
         self._notifier = notifier
+        self._options = ("-q", *options)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         # Of jobs that were changed while they ran: their successors wait until these have ended.
         self._ending: set[asyncio.Task[None]] = set()
         self._chore: asyncio.Task[None] | None = None
         self._chores_ended: dict[str, chores.Last] = {}
+        self._chores_asked: set[str] = set()
+        self._legacy_told: tuple[str, ...] = ()
         if (outcome := remembered.read_outcome(repository.chunks)) is not None:
-            self._chores_ended["collection"] = chores.Last(outcome.at, failed=bool(outcome.stopped))
+            self._chores_ended[chores.COLLECTION] = chores.Last(outcome.at, failed=bool(outcome.stopped))
         cycle = trust.read_cycle(repository.chunks)
         if cycle is not None and cycle.sliced_at is not None:
-            self._chores_ended["verification"] = chores.Last(cycle.sliced_at)
+            self._chores_ended[chores.VERIFICATION] = chores.Last(cycle.sliced_at)
         self._wake = asyncio.Event()
         self._stopping = False
         self._adopt(settings)
@@ -125,6 +132,12 @@ class Service:
             raise JobMissing(name, "it is not in the scheduler's configuration")
         self.jobs[name] = rules.requested(self.jobs[name])
         self._log.info("run requested", job=name)
+        self._wake.set()
+
+    def request_collection(self) -> None:
+        """Collect garbage now, or once more if that is being done."""
+        self._chores_asked.add(chores.COLLECTION)
+        self._log.info("collection requested")
         self._wake.set()
 
     def reload(self) -> None:
@@ -193,9 +206,10 @@ class Service:
             self.jobs[name] = rules.planned(rules.new_job(name, config, now), seen, now)
         for fault in settings.faults:
             self._log.error("configuration", error=fault.message)
-        if settings.legacy:
-            keys = ", ".join(dict.fromkeys(settings.legacy))
-            self._log.warning("settings of older versions have no effect", keys=keys)
+        legacy = tuple(dict.fromkeys(settings.legacy))
+        if legacy and legacy != self._legacy_told:
+            self._log.warning("settings of older versions have no effect", keys=", ".join(legacy))
+        self._legacy_told = legacy
         self.settings = settings
 
     def _warn_of_fixed(self, settings: Settings) -> None:
@@ -252,14 +266,15 @@ class Service:
         if self._chore is not None:
             return
         known = chores.wanted(self.settings.general)
-        chore = chores.due(known, self._chores_ended, self.started_at, now)
+        chore = chores.due(known, self._chores_ended, self.started_at, now, self._chores_asked)
         if chore is not None:
+            self._chores_asked.discard(chore.name)
             self._chore = asyncio.create_task(self._do_chore(chore), name=chore.name)
 
     async def _do_chore(self, chore: chores.Chore) -> None:
         task = str(uuid4())
         self._log.info(f"{chore.name} started", task=task)
-        words = [*workers.command(), "-q", "-b", self.repository.base.path, *chore.words]
+        words = [*self._command(self.repository.base.path), *chore.words]
         try:
             ended = await workers.run_child(words, task)
         except OSError as error:
@@ -313,11 +328,17 @@ class Service:
 
     async def _backed_up(self, name: str, tags: tuple[str, ...], task: str) -> str | None:
         """Back up, then expire; what went wrong with the backup, or None."""
-        base = f"{self.repository.base.path.rstrip('/')}/{name}"
-        words = [*workers.command(), "-q", "-b", base]
+        # Again, since the disk may have been full at the start, or somebody has removed the directory.
+        job = {name: self.jobs[name].config}
+        for problem in (await asyncio.to_thread(prepare, self.repository, job)).values():
+            return problem
+        words = self._command(f"{self.repository.base.path.rstrip('/')}/{name}")
         codec = str(self.settings.general.codec)
+        delta = "auto" if self.settings.general.delta else "off"
         try:
-            ended = await workers.run_child([*words, "backup", "--codec", codec, ",".join(tags)], task)
+            ended = await workers.run_child(
+                [*words, "backup", "--codec", codec, "--delta", delta, ",".join(tags)], task
+            )
             if ended.code != 0:
                 return ended.said or f"it ended with code {ended.code}"
             expired = await workers.run_child([*words, "expire"], task)
@@ -326,6 +347,10 @@ class Service:
         if expired.code != 0:
             self._log.error("expiry failed", job=name, error=expired.said, task=task)
         return None
+
+    def _command(self, base: str) -> list[str]:
+        """How a child begins that works on this directory."""
+        return [*workers.command(), *self._options, "-b", base]
 
     async def _tell(self, name: str, failure: str | None, task: str) -> None:
         """Call the operator's program; its exit code is only logged."""

@@ -26,7 +26,7 @@ Limits: plain length 1 byte to 4 MiB; an Encoder belongs to one thread.
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, NewType
 
 import blake3
@@ -137,14 +137,20 @@ def encode_full(ident: ChunkId, plain: Buffer, encoder: Encoder) -> list[Buffer]
 
 
 def encode_delta(
-    ident: ChunkId, plain: bytes, base: ChunkId, base_plain: bytes, laid: int, encoder: Encoder
+    ident: ChunkId,
+    plain: bytes,
+    base: ChunkId,
+    base_plain: bytes,
+    laid: int,
+    encoder: Encoder,
+    numbers: Sequence[int] | None = None,
 ) -> list[Buffer]:
     """Frame of a chunk as its 4 KiB blocks that differ from `base_plain`.
 
-    `laid` is the sum of the payload bytes of the deltas that already lean on that base at this
-    index (DESIGN: a new full chunk when they would exceed one).
+    `laid` is the sum of the payload bytes of the deltas that already lean on that base at this index
+    (`operation.store` says what for); `numbers` are the blocks that differ, if they are known.
     """
-    content = delta.encode(plain, base_plain, laid)
+    content = delta.encode(plain, base_plain, laid, numbers)
     codec, payload = encoder.compress(content)
     return _frame(ident, codec, DELTA, delta.BLOCK_SHIFT, len(plain), payload, base)
 
@@ -197,10 +203,31 @@ def decode(
     `read_base` gives the proven plain bytes of a base id; without it a delta is damaged. Raises
     ChunkDamaged, and whatever `read_base` raises.
     """
+    return decode_whole(ident, frame, read_base, limit).plain
+
+
+class Decoded(NamedTuple):
+    """Plain bytes, and of a delta: the blocks in which it may differ from its base, and what is `laid`.
+
+    That is the payload bytes of deltas on that base at this index, its own included.
+    """
+
+    plain: bytes
+    numbers: tuple[int, ...] = ()
+    laid: int = 0
+
+
+def decode_whole(
+    ident: ChunkId,
+    frame: Buffer,
+    read_base: Callable[[ChunkId], bytes] | None = None,
+    limit: int = MAX_PLAIN,
+) -> Decoded:
+    """As `decode`, with what the next delta on the same base has to know."""
     header = check_frame(ident, frame, limit)
     payload = memoryview(frame)[HEADER.size :]
     if header.kind == FULL:
-        plain = _expand(ident, header.codec, payload, header.plain_length, header.plain_length)
+        found = Decoded(_expand(ident, header.codec, payload, header.plain_length, header.plain_length))
     else:
         if read_base is None:
             raise _damaged(ident, "a delta where a full chunk is needed")
@@ -211,9 +238,11 @@ def decode(
             plain = delta.apply(content, base_plain, header.plain_length)
         except ValueError as error:
             raise _damaged(ident, str(error)) from error
-    if chunk_id(plain) != ident:
+        numbers, laid = delta.head(content)
+        found = Decoded(plain, numbers, laid + header.payload_length)
+    if chunk_id(found.plain) != ident:
         raise _damaged(ident, "its contents have another id")
-    return plain
+    return found
 
 
 def expand_fresh(ident: ChunkId, frame: list[Buffer], length: int) -> bytes:

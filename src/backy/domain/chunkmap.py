@@ -22,7 +22,7 @@ Limits: pure; `repository.maps` reads and writes the file.
 
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 from uuid import UUID
 
@@ -180,6 +180,17 @@ class Page:
         self.content[slot * ID_SIZE : (slot + 1) * ID_SIZE] = ident
         at = self.entries * ID_SIZE + slot * 4
         self.content[at : at + 4] = base_index.to_bytes(4, "little")
+
+    def inherited(self, besides: Collection[int], renumber: Callable[[int], int]) -> "Page":
+        """A copy for another map: `besides` are slots left zero; `renumber` gives base indices there."""
+        page = Page(self.entries, bytes(self.content))
+        for slot in besides:
+            page.set(slot, ZERO, 0)
+        at = self.entries * ID_SIZE
+        if any(page.content[at:]):
+            bases = array("I", [renumber(one) if one else 0 for one in array("I", page.content[at:])])
+            page.content[at:] = bases.tobytes()
+        return page
 
     def used(self) -> Iterator[tuple[int, ChunkId, int]]:
         """(slot, id, base index) of all chunks that are not zero, in order."""

@@ -40,6 +40,7 @@ SECTIONS = ("global", "api", "peers", "schedules", "jobs")
 GLOBAL_KEYS = (
     "base-dir",
     "codec",
+    "delta",
     "worker-limit",
     "backup-completed-callback",
     "backup-failed-callback",
@@ -57,6 +58,7 @@ class GlobalConfig(NamedTuple):
 
     base_dir: str = DEFAULT_BASE
     codec: Codec = parse_codec(DEFAULT_CODEC)
+    delta: bool = True
     worker_limit: int = 1
     completed_callback: str | None = None
     failed_callback: str | None = None
@@ -102,6 +104,7 @@ def parse_global_section(section: Mapping[str, object], file: str) -> GlobalConf
     return GlobalConfig(
         _base_dir(section.get("base-dir", DEFAULT_BASE), file),
         _codec(section.get("codec", DEFAULT_CODEC), file),
+        _delta(section.get("delta", "auto"), file),
         _worker_limit(section.get("worker-limit", 1), file),
         _program(section, "backup-completed-callback", file),
         _program(section, "backup-failed-callback", file),
@@ -123,6 +126,15 @@ def _codec(found: object, file: str) -> Codec:
         return parse_codec(text_of(found, file, "global.codec"))
     except ValueError as error:
         raise ConfigError(file, "global.codec", str(error)) from error
+
+
+def _delta(found: object, file: str) -> bool:
+    if found == "auto":
+        return True
+    # YAML 1.1 reads a bare `off` as false.
+    if found == "off" or found is False:
+        return False
+    raise ConfigError(file, "global.delta", f"{shown(found)} is neither auto nor off")
 
 
 def _worker_limit(found: object, file: str) -> int:

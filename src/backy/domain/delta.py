@@ -17,11 +17,14 @@ Limits: pure; whoever decodes checks the identity of the result and of the base.
 """
 
 import struct
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 BLOCK_SHIFT = 12
 BLOCK = 1 << BLOCK_SHIFT
 
 _HEAD = struct.Struct("<II")
+_STRIDE = 16 * BLOCK
 
 
 def max_length(plain_length: int) -> int:
@@ -30,29 +33,53 @@ def max_length(plain_length: int) -> int:
 
 
 def changed_blocks(plain: bytes, base: bytes) -> list[int]:
-    """Numbers of the blocks that differ; found by halving, since equal halves compare fastest."""
+    """Numbers of the blocks that differ.
+
+    Larger pieces first, since slices are copies and most are equal; halving would copy the whole ten
+    times over.
+    """
     found: list[int] = []
-    ranges = [(0, -(-len(plain) // BLOCK))]
-    while ranges:
-        first, last = ranges.pop()
-        if plain[first * BLOCK : last * BLOCK] == base[first * BLOCK : last * BLOCK]:
+    for at in range(0, len(plain), _STRIDE):
+        if plain[at : at + _STRIDE] == base[at : at + _STRIDE]:
             continue
-        if last - first == 1:
-            found.append(first)
-            continue
-        middle = (first + last) // 2
-        ranges += [(middle, last), (first, middle)]
+        blocks = range(at, min(at + _STRIDE, len(plain)), BLOCK)
+        found += [
+            one >> BLOCK_SHIFT for one in blocks if plain[one : one + BLOCK] != base[one : one + BLOCK]
+        ]
     return found
 
 
-def encode(plain: bytes, base: bytes, laid: int) -> bytes:
-    """Delta contents that turn `base` into `plain`."""
-    fitted = _fit(base, len(plain))
-    numbers = changed_blocks(plain, fitted)
+def changed_among(plain: bytes, base: bytes, numbers: Iterable[int]) -> list[int]:
+    """Those of the numbered blocks that differ, ascending; the base is as long as the chunk."""
+    return [
+        number
+        for number in sorted(set(numbers))
+        if plain[number << BLOCK_SHIFT : (number + 1) << BLOCK_SHIFT]
+        != base[number << BLOCK_SHIFT : (number + 1) << BLOCK_SHIFT]
+    ]
+
+
+def encode(plain: bytes, base: bytes, laid: int, numbers: Sequence[int] | None = None) -> bytes:
+    """Delta contents that turn `base` into `plain`; `numbers` are its `changed_blocks`, if known."""
+    if numbers is None:
+        numbers = changed_blocks(plain, fit(base, len(plain)))
     blocks = (plain[number << BLOCK_SHIFT : (number + 1) << BLOCK_SHIFT] for number in numbers)
     return b"".join(
         [_HEAD.pack(len(numbers), laid), struct.pack(f"<{len(numbers)}I", *numbers), *blocks]
     )
+
+
+class Head(NamedTuple):
+    """What a delta says of itself: the blocks it holds, and what was `laid` before it (see above)."""
+
+    numbers: tuple[int, ...]
+    laid: int
+
+
+def head(content: bytes) -> Head:
+    """The head of contents that `apply` has accepted."""
+    count, laid = _HEAD.unpack_from(content)
+    return Head(struct.unpack_from(f"<{count}I", content, _HEAD.size), laid)
 
 
 def apply(content: bytes, base: bytes, plain_length: int) -> bytes:
@@ -64,7 +91,7 @@ def apply(content: bytes, base: bytes, plain_length: int) -> bytes:
     if count > total or len(content) < _HEAD.size + 4 * count:
         raise ValueError(f"its delta claims {count} blocks")
     numbers = struct.unpack_from(f"<{count}I", content, _HEAD.size)
-    plain = bytearray(_fit(base, plain_length))
+    plain = bytearray(fit(base, plain_length))
     at, previous = _HEAD.size + 4 * count, -1
     for number in numbers:
         if not previous < number < total:
@@ -80,5 +107,6 @@ def apply(content: bytes, base: bytes, plain_length: int) -> bytes:
     return bytes(plain)
 
 
-def _fit(base: bytes, length: int) -> bytes:
+def fit(base: bytes, length: int) -> bytes:
+    """A base as it counts for a chunk of that length: cut, or extended with zeros."""
     return base[:length] if len(base) >= length else base + bytes(length - len(base))

@@ -78,6 +78,11 @@ class BackyError(Exception):
         return self.message
 
 
+def _sentence(text: str) -> str:
+    """With its full stop, unless it ends in a question."""
+    return text if text.endswith("?") else f"{text}."
+
+
 # ..The request..............................................................................
 
 
@@ -150,7 +155,7 @@ class ConfigError(BackyError):
     @property
     def message(self) -> str:
         where = f"{self.file}: {self.key}" if self.key else self.file
-        return f"{where}: {self.why}{'' if self.why.endswith('?') else '.'}"
+        return _sentence(f"{where}: {self.why}")
 
 
 @dataclass(eq=False)
@@ -165,7 +170,7 @@ class ConfigFaults(BackyError):
         if len(self.faults) == 1:
             return self.faults[0].message
         listed = "; ".join(f"({n}) {one.key}: {one.why}" for n, one in enumerate(self.faults, 1))
-        return f"{self.file} has {len(self.faults)} mistakes: {listed}."
+        return _sentence(f"{self.file} has {len(self.faults)} mistakes: {listed}")
 
 
 # ..The repository...........................................................................
@@ -184,7 +189,7 @@ class NotARepository(RepositoryError):
 
     @property
     def message(self) -> str:
-        return f"{self.path} is not a backy repository: {self.hint}."
+        return _sentence(f"{self.path} is not a backy repository: {self.hint}")
 
 
 @dataclass(eq=False)

@@ -59,6 +59,16 @@ def wait_shared(fd: int) -> None:
     fcntl.flock(fd, fcntl.LOCK_SH)
 
 
+def wait_shared_for(fd: int, seconds: float) -> bool:
+    """As `wait_shared`, or say False after so many seconds: a holder may be frozen."""
+    until = time.monotonic() + seconds
+    while not try_shared(fd):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(_PAUSE)
+    return True
+
+
 def still_named(fd: int) -> bool:
     """Whether the locked file has a name yet: someone may have unlinked it before we got the lock."""
     return os.fstat(fd).st_nlink > 0

@@ -1,45 +1,62 @@
 """Backup: from a source's snapshot to a committed revision.
 
-    revision = backup(repository, job, source, tags, codec, SystemClock(), progress)
+    revision = backup(repository, job, source, tags, Coding(codec, delta=True), clock, progress)
 
-Order (doc/design.md, "Writing"): register as a user; pin a parent; read, hash, look up, encode,
-decode and compare, store in durable batches; make all names last; maps; record: the commit. An error
+Order (doc/design.md, "Writing"): register as a user; note and take the snapshot; pin a parent; ask the
+source what has changed since; read, hash, look up, encode, decode and compare, store in durable
+batches; make all names last; maps; record: the commit; keep the snapshot, remove older ones. An error
 or a kill anywhere before the commit leaves every completed revision as it was and nothing visible.
 
-A chunk is looked up first in the parent's own entry at its index, then in the store; a hit leads to
-no read, unless the store is distrusted (`hits`). Every encoded chunk is expanded again and compared
-before it may get a name. After the commit it looks whether a chunk that it leans on was moved aside
-meanwhile, and heals itself from the snapshot or says that it is damaged.
+Where the source says what has changed, only that is read (`reading`), and what it calls unchanged is
+the parent's; some of that is read all the same (`domain.audit`). If it proves to be wrong, every
+revision that relied on it is distrusted, and everything is read at once.
 
-Limits: one disk; the whole image is read (holes are not), since file sources know no changes yet.
+After the commit it looks whether a chunk that it leans on was moved aside meanwhile (`aftermath`).
+
+Limits: one disk.
 """
 
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from datetime import datetime
+from typing import NamedTuple, TypeVar
 from uuid import uuid4
 
-from backy.domain.chunk import ChunkId, Codec, Encoder, chunk_id
-from backy.domain.chunkmap import NO_DISK, PAGE_ENTRIES, ZERO_ENTRY, Entry, Layout, Page
-from backy.domain.extents import Extent
-from backy.domain.revision import Distrust, Origin, Revision, Stats, Trust
-from backy.ground import linux
+from backy.domain.audit import Audit
+from backy.domain.chunk import Codec
+from backy.domain.chunkmap import NO_DISK, Layout
+from backy.domain.revision import Distrust, Origin, Reading, Revision, Stats, Trust, View
 from backy.ground.clock import Clock
-from backy.ground.errors import HistoryBusy, MapDamaged, RevisionDamaged, RevisionGone, StorageFailed
+from backy.ground.errors import MapDamaged, RecordDamaged, RevisionGone, StorageFailed
 from backy.operation import parallel
-from backy.operation.encode import proven_frame
-from backy.operation.heal import heal
-from backy.operation.hits import Hits
+from backy.operation.aftermath import Aftermath
+from backy.operation.hits import Findings, Hits
+from backy.operation.parent import Parent, believed_parent
 from backy.operation.progress import Progress
-from backy.operation.trust import has_unreported, lacks_a_chunk, note_healed, settle
-from backy.repository import damage, trust
+from backy.operation.reading import PagePlan, plan_changed, plan_whole
+from backy.operation.work import HintWrong, Run
 from backy.repository import history as histories
+from backy.repository import snapshots, trust
 from backy.repository.chunks import ChunkReader, ChunkWriter
-from backy.repository.history import History
-from backy.repository.maps import MapReader, MapWriter, open_pinned
+from backy.repository.maps import MapWriter
 from backy.repository.repository import Job, Repository, check_writable_here
 from backy.repository.users import User, registered
-from backy.source.base import Snapshot, Source
+from backy.source.base import Base, Changes, Confidence, Snapshot, Source
+
+_Result = TypeVar("_Result")
+
+
+class Coding(NamedTuple):
+    """How new chunks are stored: the codec, and whether as deltas where that is smaller."""
+
+    codec: Codec
+    delta: bool = True
+
+
+def _tell_warnings(opened: list[Snapshot], tell: Callable[[str], None]) -> None:
+    for snapshot in opened:
+        for text in snapshot.warnings:
+            tell(text)
 
 
 def _say_nothing(_: str) -> None:
@@ -51,12 +68,12 @@ def backup(
     job: Job,
     source: Source,
     tags: Mapping[str, Origin],
-    codec: Codec,
+    coding: Coding,
     clock: Clock,
     progress: Progress,
     tell: Callable[[str], None] = _say_nothing,
 ) -> Revision:
-    """Make one revision and return it as committed; `tell` is told of damage and healing.
+    """Make one revision and return it as committed; `tell` is told what the operator should know.
 
     Raises JobBusy, SourceError, StorageFailed, EncodingFault; then nothing is left but what garbage
     collection removes. RevisionDamaged: it was made, and marked as damaged.
@@ -67,290 +84,260 @@ def backup(
     with ExitStack() as stack:
         stack.enter_context(job.backing_up())
         user = stack.enter_context(registered(repository.chunks, job.name, taken_at))
-        # A newer version may have set a requirement between our opening and our registration.
-        chunk_size = repository.read_format().chunk_size
-        parent = stack.enter_context(_believed_parent(repository, job, chunk_size, tell))
-        hits = Hits(repository) if trust.is_distrusted(repository.chunks) else None
         uuid = str(uuid4())
+        ours = _Ours(job, source, tell)
+        ours.prepare(uuid)
+        opened: list[Snapshot] = []
+        stack.callback(_tell_warnings, opened, tell)
         snapshot = stack.enter_context(source.snapshot(uuid))
-        image = Layout(chunk_size, snapshot.size)
-        new_map = MapWriter(job.directory, uuid, NO_DISK, image)
-        stack.callback(new_map.close)
-        writer = ChunkWriter(repository.chunks, user.temporary)
-        run = _Run(snapshot, new_map, writer, parent, codec, hits)
-        stack.callback(run.writer.abandon)
-
-        progress.begin("backup", snapshot.data_size)
+        opened.append(snapshot)
+        if snapshot.remark and not ours.were_read_in_place:
+            tell(snapshot.remark)
+        start = _Start(uuid, taken_at, started, dict(tags), coding)
+        attempt = _Attempt(repository, job, user, snapshot, start, clock, progress, tell, ours.base)
         try:
-            indices = run.announced(plan_chunks(snapshot.extents(), image))
-            parallel.run(indices, lambda: run.worker(progress))
-        finally:
-            progress.end()
-        consistency = snapshot.consistency()
-        run.writer.finish()
-        revision = Revision(
-            uuid=uuid,
-            taken_at=taken_at,
-            tags=dict(tags),
-            consistency=consistency,
-            parent=parent.uuid,
-            maps=(new_map.seal(),),
-            source=snapshot.identity,
-            stats=Stats(
-                duration=round(clock.monotonic() - started, 3),
-                bytes_read=run.bytes_read,
-                bytes_written=run.writer.stored_bytes,
-                chunks=image.chunks,
-                chunks_zero=image.chunks - run.chunks_used,
-                chunks_new=run.writer.stored_files,
-            ),
-        )
-        if hits is not None and hits.unread:
-            revision = revision.with_trust(Trust.DISTRUSTED, Distrust.STORE)
-            tell("chunks that are needed cannot be read, so this revision is distrusted")
-            stack.enter_context(trust.distrusting(repository.chunks))
-        histories.commit(job.directory, revision, [new_map])
-        after = _Aftermath(repository, job, revision, clock, tell)
-        after.look(snapshot, user, codec, run)
+            revision = attempt.make()
+        except _HintsUselessError as useless:
+            if useless.last_full is not None:
+                _distrust_hinted(job, useless.last_full, tell)
+            tell(f"{useless.why}, so the whole image is read")
+            revision = attempt.make(useless)
+        if snapshot.identity.kept is not None:
+            snapshot.keep()
+            ours.tidy(uuid)
         return revision
 
 
-class _Aftermath:
-    """What a backup does about damage once its record can be seen.
+class _Start(NamedTuple):
+    """What is settled before the first byte is read."""
 
-    Verify moves a chunk aside and then lists maps; we publish our record and then look what is aside.
-    So one of the two sees the other.
+    uuid: str
+    taken_at: datetime
+    started: float
+    tags: dict[str, Origin]
+    coding: Coding
+
+
+class _HintsUselessError(Exception):
+    """What the source says of changes cannot be used after all.
+
+    `last_full`: it was wrong, and the revisions since that one rely on it.
     """
+
+    def __init__(self, why: str, last_full: str | None = None) -> None:
+        super().__init__(why)
+        self.why = why
+        self.last_full = last_full
+
+
+class _Attempt:
+    """The way from an open snapshot to a commit, with hints or without."""
 
     def __init__(
         self,
         repository: Repository,
         job: Job,
-        revision: Revision,
+        user: User,
+        snapshot: Snapshot,
+        start: _Start,
         clock: Clock,
+        progress: Progress,
         tell: Callable[[str], None],
+        base: str | None,
     ) -> None:
         self._repository = repository
         self._job = job
-        self._revision = revision
+        self._user = user
+        self._snapshot = snapshot
+        self._start = start
         self._clock = clock
-        self._tell = tell
-
-    def look(self, snapshot: Snapshot, user: User, codec: Codec, run: "_Run") -> None:
-        """Heal what this revision leans on, or mark it: RevisionDamaged. Then note what has healed."""
-        if run.hits is not None or lacks_a_chunk(self._repository):
-            self._heal(snapshot, user, codec)
-        try:
-            if run.hits is not None and run.hits.cases:
-                self._tell(f"damaged chunks were moved aside and stored anew ({len(run.hits.cases)})")
-            if has_unreported(self._repository):
-                # Ours, and what a verify that was killed has left.
-                settle(self._repository, self._clock, "backup")
-            if run.parent.bad or (run.hits is not None and run.hits.cases):
-                self._distrust()
-            healed = note_healed(self._repository, self._clock, "backup")
-            if healed:
-                self._tell(f"damaged chunks have healed, their content is in the store again ({healed})")
-            self._refresh_own_job(run.parent.bad)
-        except (StorageFailed, HistoryBusy) as error:
-            # The new revision is whole, and whoever verifies next completes this.
-            self._tell(error.message)
-
-    def _heal(self, snapshot: Snapshot, user: User, codec: Codec) -> None:
-        directory, uuid = self._job.directory, self._revision.uuid
-        try:
-            if heal(self._repository, self._job, self._revision, snapshot, user, codec).left:
-                damaged = damage.refresh(self._repository.chunks, directory, uuid).damaged
-                if damaged:
-                    raise RevisionDamaged(uuid, damaged)
-        except RevisionGone:
-            return
-        except StorageFailed:
-            damage.refresh(self._repository.chunks, directory, uuid)
-            raise
-
-    def _distrust(self) -> None:
-        found = trust.distrust_store(
-            self._repository.chunks, self._job.directory, besides=self._revision.uuid
-        )
-        if found:
-            self._tell(f"revisions ({len(found)}) are distrusted until 'backy verify' has proven them")
-
-    def _refresh_own_job(self, bad: list[str]) -> None:
-        """What healed without a case, and whose map is `bad`."""
-        found = histories.load(self._job.directory).revisions
-        _refresh(
-            self._repository, self._job, [one.uuid for one in found if one.damaged or one.uuid in bad]
-        )
-
-
-def plan_chunks(extents: Iterable[Extent], image: Layout) -> Iterator[int]:
-    """Indices of the chunks that hold any byte of an extent, ascending, once each.
-
-    >>> list(plan_chunks([Extent(0, 1), Extent(5000, 10), Extent(12288, 1)], Layout(4096, 20480)))
-    [0, 1, 3]
-    """
-    following = 0
-    for extent in extents:
-        first = max(following, extent.offset // image.chunk_size)
-        stop = -(-(extent.offset + extent.length) // image.chunk_size)
-        yield from range(first, stop)
-        following = max(following, stop)
-
-
-class _Parent:
-    """The entries of a pinned revision's map, or of none; remembers the pages around the last look."""
-
-    def __init__(self, uuid: str | None, reader: MapReader | None, bad: list[str]) -> None:
-        self.uuid = uuid
-        self.bad = bad
-        self._reader = reader
-        self._lock = threading.Lock()
-        self._pages: dict[int, Page | None] = {}
-
-    def entry(self, index: int, ident: ChunkId) -> Entry | None:
-        """The parent's own entry at `index` if it has that id."""
-        number, slot = divmod(index, PAGE_ENTRIES)
-        if self._reader is None or index >= self._reader.layout.chunks:
-            return None
-        with self._lock:
-            if number not in self._pages:
-                self._pages = {n: page for n, page in self._pages.items() if n == number - 1}
-                try:
-                    self._pages[number] = self._reader.page(number)
-                except MapDamaged:
-                    # Verify reports it; here it means that we know nothing about these chunks.
-                    self._pages[number] = None
-                    self.bad.append(self.uuid or "")
-            page = self._pages[number]
-        if page is None or page.ident(slot) != ident:
-            return None
-        return self._reader.entry(page, slot)
-
-
-@contextmanager
-def _believed_parent(
-    repository: Repository, job: Job, chunk_size: int, tell: Callable[[str], None]
-) -> Iterator[_Parent]:
-    """The parent; if a map is damaged, nothing of the job that is not verified is believed any more."""
-    with _pinned_parent(job, histories.load(job.directory), chunk_size) as parent:
-        if not parent.bad:
-            yield parent
-            return
-    found = trust.distrust_store(repository.chunks, job.directory)
-    tell(
-        f"a chunk map is damaged, so revisions ({len(found)}) are distrusted until 'backy verify' has "
-        "proven them"
-    )
-    _refresh(repository, job, parent.bad)
-    with _pinned_parent(job, histories.load(job.directory), chunk_size) as parent:
-        yield parent
-
-
-def _refresh(repository: Repository, job: Job, uuids: Iterable[str]) -> None:
-    for uuid in uuids:
-        with suppress(RevisionGone, HistoryBusy):
-            damage.refresh(repository.chunks, job.directory, uuid)
-
-
-@contextmanager
-def _pinned_parent(job: Job, history: History, chunk_size: int) -> Iterator[_Parent]:
-    """The newest good revision whose map can be pinned; otherwise none."""
-    bad: list[str] = []
-    for revision in reversed(history.revisions):
-        wanted = [one for one in revision.maps if one.disk == NO_DISK]
-        if not revision.is_good or not wanted:
-            continue
-        try:
-            reader = open_pinned(job.directory, revision.uuid, wanted[0])
-        except RevisionGone:
-            continue
-        except MapDamaged:
-            bad.append(revision.uuid)
-            continue
-        with reader:
-            if reader.layout.chunk_size == chunk_size:
-                yield _Parent(revision.uuid, reader, bad)
-                return
-    yield _Parent(None, None, bad)
-
-
-class _Run:
-    """What the threads of one backup share."""
-
-    def __init__(
-        self,
-        snapshot: Snapshot,
-        new_map: MapWriter,
-        writer: ChunkWriter,
-        parent: _Parent,
-        codec: Codec,
-        hits: Hits | None,
-    ) -> None:
-        self.hits = hits
-        self.snapshot = snapshot
-        self.map = new_map
-        self.writer = writer
-        self.parent = parent
-        self.codec = codec
-        self.bytes_read = 0
-        self.chunks_used = 0
-        self._lock = threading.Lock()
-
-    def announced(self, indices: Iterable[int]) -> Iterator[int]:
-        """The indices, each announced to the map as it is taken."""
-        for index in indices:
-            self.map.expect(index)
-            yield index
-
-    def worker(self, progress: Progress) -> "_Worker":
-        return _Worker(self, progress)
-
-    def count(self, length: int, used: bool) -> None:
-        with self._lock:
-            self.bytes_read += length
-            self.chunks_used += used
-
-
-class _Worker:
-    """One thread's buffers; called with chunk indices."""
-
-    def __init__(self, run: _Run, progress: Progress) -> None:
-        self._run = run
         self._progress = progress
-        self._buffer = linux.Buffer(run.map.layout.chunk_size)
-        self._encoder = Encoder(run.codec)
-        self._reader: ChunkReader | None = None
+        self._tell = tell
+        # Only what is a snapshot itself can be compared with one.
+        self._base = base if snapshot.identity.kept is not None else None
+        # A newer version may have set a requirement between our opening and our registration.
+        self._image = Layout(repository.read_format().chunk_size, snapshot.size)
+        self._findings = Findings(repository)
+        self._seconds = {"snapshot": round(snapshot.seconds, 3)}
 
-    def __call__(self, index: int) -> None:
-        run = self._run
-        length = run.map.layout.length_of(index)
-        run.snapshot.read(self._buffer, index * run.map.layout.chunk_size, length)
-        used = not linux.is_zero(self._buffer, length)
-        run.map.set(index, self._stored(index, length) if used else ZERO_ENTRY)
-        run.count(length, used)
-        self._progress.advance(length)
+    def make(self, useless: _HintsUselessError | None = None) -> Revision:
+        """Commit a revision; `_HintsUselessError` where it has to begin again without hints."""
+        repository, job, snapshot = self._repository, self._job, self._snapshot
+        with ExitStack() as stack:
+            parent = stack.enter_context(
+                believed_parent(repository, job, self._image.chunk_size, self._tell, self._base)
+            )
+            hits = None
+            if trust.is_distrusted(repository.chunks):
+                hits = Hits(repository, self._findings)
+            changes = self._timed("compare", lambda: self._changes(parent, hits, useless))
+            reading = self._reading(parent, changes, useless)
+            new_map = MapWriter(job.directory, self._start.uuid, NO_DISK, self._image)
+            stack.callback(new_map.close)
+            writer = ChunkWriter(repository.chunks, self._user.temporary)
+            stack.callback(writer.abandon)
+            run = Run(
+                snapshot,
+                new_map,
+                writer,
+                lambda: ChunkReader(repository.chunks, self._image.chunk_size),
+                parent,
+                self._start.coding.codec,
+                hits,
+                self._findings,
+                delta=self._start.coding.delta,
+            )
+            self._timed("read", lambda: self._read(run, changes, reading))
+            consistency = snapshot.consistency()
+            committing = self._clock.monotonic()
+            run.writer.finish()
+            sealed = new_map.seal()
+            self._seconds["commit"] = round(self._clock.monotonic() - committing, 3)
+            revision = Revision(
+                uuid=self._start.uuid,
+                taken_at=self._start.taken_at,
+                tags=self._start.tags,
+                consistency=consistency,
+                parent=parent.uuid,
+                maps=(sealed,),
+                source=snapshot.identity,
+                stats=self._stats(run),
+                reading=reading,
+            )
+            if hits is not None and hits.unread:
+                revision = revision.with_trust(Trust.DISTRUSTED, Distrust.STORE)
+                self._tell("chunks that are needed cannot be read, so this revision is distrusted")
+                stack.enter_context(trust.distrusting(repository.chunks))
+            histories.commit(job.directory, revision, [new_map])
+            after = Aftermath(repository, job, revision, self._clock, self._tell)
+            after.look(snapshot, self._user, self._start.coding.codec, self._findings, parent.bad)
+            return revision
 
-    def _stored(self, index: int, length: int) -> Entry:
-        """The entry of the buffer's chunk, which is in the store or on its way when this returns."""
-        run = self._run
-        ident = chunk_id(self._buffer.view[:length])
-        known = run.parent.entry(index, ident)
-        if known is not None and self._holds(known):
-            return known
-        entry = Entry(ident)
-        while not run.writer.claim(entry):
-            if self._holds(entry, pending=True):
-                return entry
-        if run.hits is not None:
-            run.hits.note(ident)
-        run.writer.store(entry, proven_frame(ident, self._buffer, length, self._encoder))
-        return entry
+    def _timed(self, phase: str, work: Callable[[], _Result]) -> _Result:
+        before = self._clock.monotonic()
+        found = work()
+        passed = self._seconds.get(phase, 0.0) + self._clock.monotonic() - before
+        self._seconds[phase] = round(passed, 3)
+        return found
 
-    def _holds(self, entry: Entry, *, pending: bool = False) -> bool:
-        """Whether a hit counts: always, unless the store is distrusted."""
-        if self._run.hits is None:
-            return True
-        if self._reader is None:
-            self._reader = self._run.hits.reader()
-        return self._run.hits.holds(self._reader, entry, pending=pending)
+    def _changes(self, parent: Parent, hits: Hits | None, useless: _HintsUselessError | None) -> Changes:
+        """What the source says, where it may be asked; otherwise why not."""
+        if useless is not None:
+            return Changes(Confidence.NONE, why=useless.why)
+        if parent.revision is None:
+            return Changes(Confidence.NONE, why="there is no good revision to compare with")
+        if hits is not None:
+            return Changes(Confidence.NONE, why="the store is distrusted")
+        if parent.layout != self._image:
+            return Changes(Confidence.NONE, why="the size of the image has changed")
+        return self._snapshot.extents_since(Base(parent.revision.uuid, parent.revision.source))
+
+    def _reading(self, parent: Parent, changes: Changes, useless: _HintsUselessError | None) -> Reading:
+        if changes.confidence is Confidence.NONE or parent.revision is None:
+            return Reading(
+                last_full=self._start.uuid,
+                why=changes.why,
+                audit_failed=useless is not None and useless.last_full is not None,
+            )
+        before = parent.revision.reading or Reading(last_full=parent.revision.uuid)
+        return Reading(last_full=before.last_full, since=parent.revision.uuid, runs=before.runs + 1)
+
+    def _read(self, run: Run, changes: Changes, reading: Reading) -> None:
+        snapshot, progress = self._snapshot, self._progress
+        plan: Iterator[PagePlan]
+        if reading.since is None:
+            total = snapshot.data_size
+            plan = plan_whole(snapshot.extents(), self._image)
+        else:
+            total = sum(extent.length for extent in changes.extents)
+            pages = (run.parent.page(number) for number in range(self._image.pages))
+            audit = Audit(reading.last_full, reading.runs, _chunks_used(run.parent))
+            plan = plan_changed(changes.extents, snapshot.extents(), pages, self._image, audit)
+        progress.begin("backup", total)
+        try:
+            parallel.run(run.announced(plan), lambda: run.worker(progress))
+        except HintWrong as wrong:
+            why = f"the source called bytes at {wrong.offset} unchanged that have changed"
+            raise _HintsUselessError(why, reading.last_full) from wrong
+        except MapDamaged as error:
+            raise _HintsUselessError("the map of the parent is damaged") from error
+        finally:
+            progress.end()
+
+    def _stats(self, run: Run) -> Stats:
+        counts = run.counts
+        return Stats(
+            duration=round(self._clock.monotonic() - self._start.started, 3),
+            bytes_scanned=self._snapshot.data_size,
+            bytes_changed=counts.changed,
+            bytes_read=counts.read,
+            bytes_audited=counts.audited,
+            bytes_new=counts.new,
+            bytes_written=run.writer.stored_bytes,
+            chunks=self._image.chunks,
+            chunks_zero=self._image.chunks - counts.used,
+            chunks_new=run.writer.stored_files,
+            chunks_delta=counts.deltas,
+            chunks_hit=counts.hit,
+            chunks_inherited=counts.inherited,
+            seconds=dict(self._seconds),
+        )
+
+
+def _chunks_used(parent: Parent) -> int:
+    """How many chunks of the parent are not zero, by its record."""
+    if parent.revision is None:
+        return 0
+    stats = parent.revision.stats
+    return max(stats.chunks - stats.chunks_zero, 0)
+
+
+def _distrust_hinted(job: Job, last_full: str, tell: Callable[[str], None]) -> None:
+    """Distrust what relied on a source's hints since a full read."""
+    count = 0
+    for one in histories.load(job.directory).revisions:
+        if one.reading is not None and one.reading.since and one.reading.last_full == last_full:
+            with suppress(RevisionGone):
+                trust.distrust(job.directory, one.uuid, Distrust.SOURCE)
+                count += 1
+    tell(
+        f"what the source says of changes was wrong: {count} revisions that relied on it are distrusted"
+    )
+
+
+class _Ours:
+    """The snapshots of the source that this job has made, as far as its list can be read.
+
+    `base` is the newest revision that has one and may be a parent. Its snapshot stays until a revision
+    with a newer one is complete.
+    """
+
+    def __init__(self, job: Job, source: Source, tell: Callable[[str], None]) -> None:
+        self._job = job
+        self._source = source
+        self._tell = tell
+        revisions = histories.load(job.directory).revisions
+        self.were_read_in_place = bool(revisions) and revisions[-1].source.view is View.IN_PLACE
+        with_snapshot = [one.uuid for one in revisions if one.source.kept is not None and one.is_good]
+        self.base = with_snapshot[-1] if with_snapshot else None
+
+    def prepare(self, uuid: str) -> None:
+        """Remove what dead runs have left, and say that we are about to make one; StorageFailed."""
+        known: dict[str, str] = {}
+        try:
+            known = snapshots.listed(self._job.directory)
+        except RecordDamaged as error:
+            self._tell(f"{error.message} Snapshots that it listed are left alone.")
+        gone = self._source.prune({one: place for one, place in known.items() if one != self.base})
+        if self._source.place or known:
+            left = {one: place for one, place in known.items() if one not in gone}
+            snapshots.note(self._job.directory, uuid, self._source.place, left)
+
+    def tidy(self, uuid: str) -> None:
+        """After the commit: remove all but the new one; what fails is tried by the next run."""
+        try:
+            known = snapshots.listed(self._job.directory)
+            gone = self._source.prune({one: place for one, place in known.items() if one != uuid})
+            snapshots.strike(self._job.directory, gone)
+        except (RecordDamaged, StorageFailed) as error:
+            self._tell(error.message)

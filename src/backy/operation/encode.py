@@ -1,16 +1,20 @@
 """Encoding a chunk, and proving that it comes back, before it may get a name.
 
     frame = proven_frame(ident, buffer, length, encoder)
+    frame = proven_delta(ident, plain, ground, numbers, encoder)
 
 An encoder, a memory or a CPU that errs is found here; otherwise only a restore would tell.
 
-Limits: full chunks; the buffer's first bytes are the chunk's.
+Limits: the buffer's first bytes are the chunk's.
 """
+
+from collections.abc import Sequence
 
 from backy.domain import chunk
 from backy.domain.chunk import ChunkId, Encoder
 from backy.ground import linux
 from backy.ground.errors import ChunkDamaged, EncodingFault
+from backy.repository.chunks import Ground
 
 
 def proven_frame(
@@ -24,4 +28,18 @@ def proven_frame(
         raise EncodingFault(ident.hex(), str(encoder.codec)) from error
     if len(fresh) != length or not linux.equal(buffer, fresh):
         raise EncodingFault(ident.hex(), str(encoder.codec))
+    return frame
+
+
+def proven_delta(
+    ident: ChunkId, plain: bytes, ground: Ground, numbers: Sequence[int], encoder: Encoder
+) -> list[chunk.Buffer]:
+    """The frame of a chunk as its blocks `numbers`, proven by its id: EncodingFault otherwise."""
+    frame = chunk.encode_delta(
+        ident, plain, ground.base, ground.base_plain, ground.laid, encoder, numbers
+    )
+    try:
+        chunk.decode(ident, b"".join(frame), lambda _: ground.base_plain)
+    except ChunkDamaged as error:
+        raise EncodingFault(ident.hex(), str(encoder.codec)) from error
     return frame

@@ -1,6 +1,7 @@
 """Hits while the store is distrusted: each is read again, past the page cache, before it counts.
 
-    hits = Hits(repository)
+    findings = Findings(repository)
+    hits = Hits(repository, findings)
     if hits.holds(reader, entry): …           otherwise the chunk is to be stored anew
 
 Once for each chunk. One that proves to be bad is moved aside, so that its name is free for a new one.
@@ -16,7 +17,7 @@ from backy.domain.chunk import ChunkId
 from backy.domain.chunkmap import Entry
 from backy.ground.errors import ChunkDamaged, ChunkMissing, ChunkUnreadable
 from backy.operation.trust import files_of
-from backy.repository import quarantine
+from backy.repository import layout, quarantine
 from backy.repository.chunks import ChunkReader
 from backy.repository.repository import Repository
 
@@ -24,13 +25,39 @@ _REMEMBERED = 250_000
 _TRIES = 3
 
 
-class Hits:
-    """What a backup knows of the chunks that it did not store itself."""
+class Findings:
+    """What a backup finds in the store while it works: `cases` moved aside, and `missing` chunks."""
 
     def __init__(self, repository: Repository) -> None:
         self.cases: list[str] = []
+        self.missing: set[Entry] = set()
+        self._repository = repository
+        self._lock = threading.Lock()
+
+    def set_aside(self, entry: Entry) -> bool:
+        """Move aside what of an entry's files proves to be bad: whether any did; StorageFailed."""
+        chunks, size = self._repository.chunks, self._repository.format.chunk_size
+        found = [quarantine.set_aside(chunks, size, file) for file in files_of(entry)]
+        moved = [case for case in found if case is not None]
+        with self._lock:
+            self.cases += moved
+        return bool(moved)
+
+    def note_missing(self, name: str) -> None:
+        """Note that a chunk file of that name is in neither store nor trash."""
+        entry = layout.parse_chunk_name(name)
+        if entry is not None:
+            with self._lock:
+                self.missing.add(entry)
+
+
+class Hits:
+    """What a backup knows of the chunks that it did not store itself."""
+
+    def __init__(self, repository: Repository, findings: Findings) -> None:
         self.unread = False
         self._repository = repository
+        self._findings = findings
         self._proven: set[ChunkId] = set()
         self._lock = threading.Lock()
 
@@ -61,7 +88,7 @@ class Hits:
             except ChunkUnreadable:
                 break
             except ChunkDamaged:
-                if self._set_aside(entry):
+                if self._findings.set_aside(entry):
                     return False
                 # It was replaced, or read wrong once.
                 continue
@@ -71,11 +98,3 @@ class Hits:
             return False
         self.unread = True
         return True
-
-    def _set_aside(self, entry: Entry) -> bool:
-        chunks, size = self._repository.chunks, self._repository.format.chunk_size
-        found = [quarantine.set_aside(chunks, size, file) for file in files_of(entry)]
-        moved = [case for case in found if case is not None]
-        with self._lock:
-            self.cases += moved
-        return bool(moved)

@@ -18,6 +18,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from backy.domain import chunk
 from backy.domain.chunk import ChunkId
@@ -38,6 +39,21 @@ BATCH_SIZE = 128 << 20
 _NOT_A_FILE = (errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EISDIR, errno.ENOTDIR)
 
 
+class Ground(NamedTuple):
+    """What a new delta may stand on: a chunk's proven bytes, and those of its full base.
+
+    They may differ in the blocks `numbers`. `laid` are the payload bytes of the deltas that lie on that
+    base at this chunk's index so far, and `full_size` the payload bytes of the base itself.
+    """
+
+    plain: bytes
+    base: ChunkId
+    base_plain: bytes
+    numbers: tuple[int, ...]
+    laid: int
+    full_size: int
+
+
 class ChunkReader:
     """Reads chunks; belongs to one thread.
 
@@ -49,7 +65,7 @@ class ChunkReader:
         self._limit = chunk_size
         self._fresh = fresh
         self._buffer = linux.Buffer(chunk.MAX_FRAME if chunk_size == chunk.MAX_PLAIN else chunk_size * 2)
-        self._last_base: tuple[ChunkId, bytes] | None = None
+        self._last_base: tuple[ChunkId, bytes, int] | None = None
         self._checked_base: ChunkId | None = None
 
     def read(self, entry: Entry) -> bytes:
@@ -77,6 +93,22 @@ class ChunkReader:
     def check_frame(self, entry: Entry) -> int:
         """As `prove`, but only header and checksum, of the file and of the base that it leans on."""
         return self._or_full(entry, self._check_frames)
+
+    def ground(self, entry: Entry) -> Ground:
+        """What a delta of the next chunk at an entry's place may stand on; raises like `read`.
+
+        The very files that the entry names: what is damaged, missing or cannot be read is no ground.
+        """
+        frame = self._frame(entry)
+        header = chunk.parse_header(entry.ident, frame, self._limit)
+        self._check_kind(entry, header.kind, header.base)
+        if entry.base is None:
+            plain = chunk.decode(entry.ident, frame, limit=self._limit)
+            return Ground(plain, entry.ident, plain, (), 0, header.payload_length)
+        found = chunk.decode_whole(entry.ident, bytes(frame), self._read_base, self._limit)
+        assert self._last_base is not None
+        base, base_plain, full_size = self._last_base
+        return Ground(found.plain, base, base_plain, found.numbers, found.laid, full_size)
 
     def _or_full(self, entry: Entry, look: Callable[[Entry], int]) -> int:
         try:
@@ -109,7 +141,11 @@ class ChunkReader:
 
     def _read_base(self, ident: ChunkId) -> bytes:
         if self._last_base is None or self._last_base[0] != ident:
-            self._last_base = (ident, self._decode(Entry(ident)))
+            frame = self._frame(Entry(ident))
+            header = chunk.parse_header(ident, frame, self._limit)
+            self._check_kind(Entry(ident), header.kind, header.base)
+            plain = chunk.decode(ident, frame, limit=self._limit)
+            self._last_base = (ident, plain, header.payload_length)
         return self._last_base[1]
 
     def _frame(self, entry: Entry) -> memoryview:
@@ -176,13 +212,18 @@ class ChunkWriter:
     def claim(self, entry: Entry) -> bool:
         """True if the caller is to store this chunk now; False if it is there or being stored."""
         path = layout.chunk_path(entry)
-        if path in self._unnamed or self._chunks.has(path):
+        if self.has(entry):
             return False
         with self._lock:
             if path in self._unnamed:
                 return False
             self._unnamed.add(path)
             return True
+
+    def has(self, entry: Entry) -> bool:
+        """Whether this very file is there or being stored; `claim` would be False."""
+        path = layout.chunk_path(entry)
+        return path in self._unnamed or self._chunks.has(path)
 
     def store(self, entry: Entry, frame: Sequence[durable.Bytes]) -> None:
         """Write a claimed chunk's frame; it counts as stored only after `finish`."""

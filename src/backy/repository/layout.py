@@ -20,6 +20,7 @@
       JOB/UUID.pending          the record of a revision that is not committed yet
       JOB/UUID.forgotten        the record of a revision that was forgotten
       JOB/UUID.map, JOB/UUID.DISK.map
+      JOB/snapshots             sealed JSON: the snapshots that we made of the job's source
       JOB/.backup, JOB/.history lock files
 
     >>> chunk_path(Entry(ChunkId(bytes.fromhex("ab" * 32))))[:8]
@@ -60,8 +61,9 @@ COLLECTION = "collection"
 RESERVE_SIZE = 64 << 20
 OLD_STORE = "store"  # backy 2.5 and earlier: chunks/store holds "v2"
 
+LOG = "backy.log"  # of a job, and of the repository beside the jobs
 JOB_CONFIG = "config"
-JOB_LOG = "backy.log"
+SNAPSHOTS = "snapshots"
 BACKUP_LOCK = ".backup"
 HISTORY_LOCK = ".history"
 RECORD = ".rev"

@@ -15,12 +15,13 @@ threads, a writer takes indices in ascending order (`expect`) and entries in any
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 from uuid import UUID
 
 from backy.domain import chunkmap
+from backy.domain.chunk import ChunkId
 from backy.domain.chunkmap import Entry, Header, Layout, Page
 from backy.domain.revision import MapDigest
 from backy.ground import durable, locks
@@ -194,8 +195,9 @@ class _OpenPage:
 class MapWriter:
     """Writes one map page by page into a file without a name.
 
-    Each index that will not stay zero is announced by `expect`, in ascending order, and given by
-    `set` in any. Pages go to the file as soon as they are complete.
+    Each index that will not stay as it is is announced by `expect`, in ascending order, and given by
+    `set` in any. A page is zero in the beginning, or begins as a parent's by `inherit`, before anything
+    of it is announced. Pages go to the file as soon as they are complete.
     """
 
     def __init__(self, job: Directory, uuid: str, disk: str, image: Layout) -> None:
@@ -207,7 +209,7 @@ class MapWriter:
         self._pages: dict[int, _OpenPage] = {}
         self._digests = bytearray(image.pages * chunkmap.DIGEST_SIZE)
         self._stored = 0
-        self._bases: dict[bytes, int] = {}
+        self._bases: dict[ChunkId, int] = {}
         self._frontier = 0
         self._file = durable.UnnamedFile(job)
         locks.wait_shared(self._file.fd)
@@ -223,13 +225,29 @@ class MapWriter:
                 self._write_complete()
             self._pages[number].awaited += 1
 
+    def inherit(
+        self, number: int, page: Page, bases: Sequence[ChunkId], besides: Collection[int]
+    ) -> None:
+        """Begin a page as that of a parent with the same layout and the base table `bases`.
+
+        The slots `besides` are zero until they are set. Only bases that the page still needs get into
+        this map.
+        """
+        with self._lock:
+            own = _OpenPage(self.layout.entries_of(number))
+            own.page = page.inherited(besides, lambda index: self._base(bases[index - 1]))
+            self._frontier = number
+            self._pages[number] = own
+            self._write_complete()
+
+    def _base(self, ident: ChunkId) -> int:
+        return self._bases.setdefault(ident, len(self._bases) + 1)
+
     def set(self, index: int, entry: Entry) -> None:
         """Fill an announced index."""
         number, slot = divmod(index, chunkmap.PAGE_ENTRIES)
         with self._lock:
-            base = 0
-            if entry.base is not None:
-                base = self._bases.setdefault(entry.base, len(self._bases) + 1)
+            base = 0 if entry.base is None else self._base(entry.base)
             page = self._pages[number]
             page.page.set(slot, entry.ident, base)
             page.awaited -= 1

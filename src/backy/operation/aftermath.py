@@ -1,0 +1,99 @@
+"""What a backup does about damage once its record can be seen.
+
+Verify moves a chunk aside and then lists maps; a backup publishes its record and then looks what is
+aside. So one of the two sees the other.
+
+    aftermath(repository, job, revision, clock, tell).look(snapshot, user, codec, findings, parent.bad)
+
+Limits: the new revision is whole by then, unless RevisionDamaged says otherwise; what cannot be written
+down is completed by whoever verifies next.
+"""
+
+from collections.abc import Callable
+
+from backy.domain.chunk import Codec
+from backy.domain.revision import Revision
+from backy.ground.clock import Clock
+from backy.ground.errors import HistoryBusy, RevisionDamaged, RevisionGone, StorageFailed
+from backy.operation.heal import heal
+from backy.operation.hits import Findings
+from backy.operation.parent import refresh
+from backy.operation.trust import has_unreported, lacks_a_chunk, note_healed, settle
+from backy.repository import damage, trust
+from backy.repository import history as histories
+from backy.repository.repository import Job, Repository
+from backy.repository.users import User
+from backy.source.base import Snapshot
+
+
+class Aftermath:
+    """The look after the commit of one revision."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        job: Job,
+        revision: Revision,
+        clock: Clock,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._repository = repository
+        self._job = job
+        self._revision = revision
+        self._clock = clock
+        self._tell = tell
+
+    def look(
+        self, snapshot: Snapshot, user: User, codec: Codec, findings: Findings, bad: list[str]
+    ) -> None:
+        """Heal what this revision leans on, or mark it: RevisionDamaged. Then note what has healed.
+
+        `bad` are revisions of the job whose map or chunks proved to be damaged.
+        """
+        if (
+            findings.cases
+            or trust.is_distrusted(self._repository.chunks)
+            or lacks_a_chunk(self._repository)
+        ):
+            self._heal(snapshot, user, codec)
+        try:
+            if findings.cases:
+                self._tell(f"damaged chunks were moved aside ({len(findings.cases)})")
+            if has_unreported(self._repository) or findings.missing:
+                # Ours, and what a verify that was killed has left.
+                settle(self._repository, self._clock, "backup", findings.missing)
+            if bad or findings.cases:
+                self._distrust()
+            healed = note_healed(self._repository, self._clock, "backup")
+            if healed:
+                self._tell(f"damaged chunks have healed, their content is in the store again ({healed})")
+            self._refresh_own_job(bad)
+        except (StorageFailed, HistoryBusy) as error:
+            # The new revision is whole, and whoever verifies next completes this.
+            self._tell(error.message)
+
+    def _heal(self, snapshot: Snapshot, user: User, codec: Codec) -> None:
+        directory, uuid = self._job.directory, self._revision.uuid
+        try:
+            if heal(self._repository, self._job, self._revision, snapshot, user, codec).left:
+                damaged = damage.refresh(self._repository.chunks, directory, uuid).damaged
+                if damaged:
+                    raise RevisionDamaged(uuid, damaged)
+        except RevisionGone:
+            return
+        except StorageFailed:
+            damage.refresh(self._repository.chunks, directory, uuid)
+            raise
+
+    def _distrust(self) -> None:
+        found = trust.distrust_store(
+            self._repository.chunks, self._job.directory, besides=self._revision.uuid
+        )
+        if found:
+            self._tell(f"revisions ({len(found)}) are distrusted until 'backy verify' has proven them")
+
+    def _refresh_own_job(self, bad: list[str]) -> None:
+        """What healed without a case, and what `bad` names."""
+        found = histories.load(self._job.directory).revisions
+        wanted = [one.uuid for one in found if one.damaged or one.uuid in bad]
+        refresh(self._repository, self._job, wanted)

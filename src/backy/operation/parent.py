@@ -1,0 +1,148 @@
+"""The parent of a new revision: the newest good one whose map is sound, pinned while it is used.
+
+    with believed_parent(repository, job, chunk_size, tell) as parent:
+        parent.entry(index)
+
+While the pin is held the chunks that its map names stay, also if the revision is forgotten.
+
+Limits: one disk. A page that proves to be damaged is a page of which nothing is known.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+
+from backy.domain.chunk import ChunkId
+from backy.domain.chunkmap import NO_DISK, PAGE_ENTRIES, ZERO_ENTRY, Entry, Layout, Page
+from backy.domain.revision import Revision
+from backy.ground.errors import HistoryBusy, MapDamaged, RevisionGone
+from backy.repository import damage, trust
+from backy.repository import history as histories
+from backy.repository.history import History
+from backy.repository.maps import MapReader, open_pinned
+from backy.repository.repository import Job, Repository
+
+
+class Parent:
+    """The entries of a pinned revision's map, or of none; remembers the pages around the last look.
+
+    `bad` collects the UUIDs of revisions whose maps or chunks proved to be damaged.
+    """
+
+    def __init__(self, revision: Revision | None, reader: MapReader | None, bad: list[str]) -> None:
+        self.revision = revision
+        self.bad = bad
+        self._reader = reader
+        self._lock = threading.Lock()
+        self._pages: dict[int, Page | MapDamaged | None] = {}
+
+    @property
+    def uuid(self) -> str | None:
+        """Of the revision; None if there is none."""
+        return None if self.revision is None else self.revision.uuid
+
+    @property
+    def layout(self) -> Layout | None:
+        """Of the image that it has; None if there is none."""
+        return None if self._reader is None else self._reader.layout
+
+    @property
+    def bases(self) -> list[ChunkId]:
+        """The base table that `page` refers to."""
+        return [] if self._reader is None else self._reader.bases
+
+    def page(self, number: int) -> Page | None:
+        """A page of the map; None for one of zeros. MapDamaged, which verify reports, too."""
+        with self._lock:
+            return self._page(number)
+
+    def entry(self, index: int) -> Entry | None:
+        """The entry at `index`, of a zero chunk too; None where there is none, or nobody knows."""
+        number, slot = divmod(index, PAGE_ENTRIES)
+        if self._reader is None or index >= self._reader.layout.chunks:
+            return None
+        with self._lock:
+            try:
+                page = self._page(number)
+            except MapDamaged:
+                return None
+        return ZERO_ENTRY if page is None else self._reader.entry(page, slot)
+
+    def _page(self, number: int) -> Page | None:
+        if self._reader is None:
+            return None
+        if number not in self._pages:
+            self._pages = {n: page for n, page in self._pages.items() if n == number - 1}
+            try:
+                self._pages[number] = self._reader.page(number)
+            except MapDamaged as error:
+                self.note_bad()
+                self._pages[number] = error
+        page = self._pages[number]
+        if isinstance(page, MapDamaged):
+            raise page
+        return page
+
+    def note_bad(self) -> None:
+        """Say that something of this revision proved to be damaged."""
+        if self.revision is not None and self.revision.uuid not in self.bad:
+            self.bad.append(self.revision.uuid)
+
+
+@contextmanager
+def believed_parent(
+    repository: Repository,
+    job: Job,
+    chunk_size: int,
+    tell: Callable[[str], None],
+    preferred: str | None = None,
+) -> Iterator[Parent]:
+    """The parent; if a map is damaged, nothing of the job that is not verified is believed any more.
+
+    `preferred` is the UUID of one that the source can be compared with; a newer one is passed over.
+    """
+    with _pinned_parent(job, histories.load(job.directory), chunk_size, preferred) as parent:
+        if not parent.bad:
+            yield parent
+            return
+    found = trust.distrust_store(repository.chunks, job.directory)
+    tell(
+        f"a chunk map is damaged, so revisions ({len(found)}) are distrusted until 'backy verify' has "
+        "proven them"
+    )
+    refresh(repository, job, parent.bad)
+    with _pinned_parent(job, histories.load(job.directory), chunk_size, preferred) as parent:
+        yield parent
+
+
+def refresh(repository: Repository, job: Job, uuids: Iterable[str]) -> None:
+    """Have records say what is lost now; passes over those that are gone or held by others."""
+    for uuid in uuids:
+        with suppress(RevisionGone, HistoryBusy):
+            damage.refresh(repository.chunks, job.directory, uuid)
+
+
+@contextmanager
+def _pinned_parent(
+    job: Job, history: History, chunk_size: int, preferred: str | None
+) -> Iterator[Parent]:
+    """The preferred or else the newest good revision whose map can be pinned; otherwise none."""
+    bad: list[str] = []
+    newest_first = history.revisions[::-1]
+    chosen = [one for one in newest_first if one.uuid == preferred]
+    for revision in [*chosen, *newest_first]:
+        wanted = [one for one in revision.maps if one.disk == NO_DISK]
+        if not revision.is_good or not wanted:
+            continue
+        try:
+            reader = open_pinned(job.directory, revision.uuid, wanted[0])
+        except RevisionGone:
+            continue
+        except MapDamaged:
+            bad.append(revision.uuid)
+            continue
+        with reader:
+            if reader.layout.chunk_size == chunk_size:
+                yield Parent(revision, reader, bad)
+                return
+    yield Parent(None, None, bad)

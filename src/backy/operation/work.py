@@ -1,0 +1,287 @@
+"""The work of a backup on its chunks: read, stitch, hash, look up, store. Each thread has a Worker.
+
+    run = Run(snapshot, new_map, writer, reader, parent, codec, hits, findings, delta=True)
+    parallel.run(run.announced(plan), lambda: run.worker(progress))
+
+A chunk that is new is stored as the 4 KiB blocks that differ from the base of the parent's chunk at
+its index, or in full: when there is no such, when most blocks differ, or when the deltas laid on that
+base at this index would together take more than the base itself. So a base carries few deltas, and
+what a chain of changes takes stays in proportion. A base is always a full chunk (depth 1).
+
+No byte of a stored chunk gets into a new one, or serves as a base, before the chunk's plain bytes have
+hashed to its id in this run. Where that fails, the whole chunk is read from the source and stored in
+full, and the bad one is moved aside (`Findings`).
+
+Limits: one disk; ids and entries only, nothing is committed here.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+
+from backy.domain import delta
+from backy.domain.chunk import HEADER, ChunkId, Codec, Encoder, chunk_id
+from backy.domain.chunkmap import ZERO_ENTRY, Entry
+from backy.ground import linux
+from backy.ground.errors import ChunkDamaged, ChunkMissing, ChunkUnreadable
+from backy.operation.encode import proven_delta, proven_frame
+from backy.operation.hits import Findings, Hits
+from backy.operation.parent import Parent
+from backy.operation.progress import Progress
+from backy.operation.reading import PagePlan, Task
+from backy.repository.chunks import ChunkReader, ChunkWriter, Ground
+from backy.repository.maps import MapWriter
+from backy.source.base import Snapshot
+
+# Of the blocks of a chunk; beyond, a delta is about as large as a full chunk.
+_MOSTLY_CHANGED = 3 / 4
+# Threads that hold a base and what stands on it at the same time: about 12 MiB each.
+_STANDING = 3
+
+
+class HintWrong(Exception):
+    """A chunk that the source calls unchanged has changed; caught by the backup, which starts again."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(offset)
+        self.offset = offset
+
+
+class Counts:
+    """What the threads did; see `Stats` for the meanings."""
+
+    def __init__(self) -> None:
+        self.read = self.audited = self.changed = self.new = 0
+        self.used = self.hit = self.inherited = self.deltas = 0
+        self._lock = threading.Lock()
+
+    def add(self, **counts: int) -> None:
+        """Add to any of them."""
+        with self._lock:
+            for name, count in counts.items():
+                setattr(self, name, getattr(self, name) + count)
+
+
+class Run:
+    """What the threads of one backup share."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        new_map: MapWriter,
+        writer: ChunkWriter,
+        reader: Callable[[], ChunkReader],
+        parent: Parent,
+        codec: Codec,
+        hits: Hits | None,
+        findings: Findings,
+        *,
+        delta: bool,
+    ) -> None:
+        self.snapshot = snapshot
+        self.map = new_map
+        self.writer = writer
+        self.reader = reader
+        self.parent = parent
+        self.codec = codec
+        self.hits = hits
+        self.findings = findings
+        # In a distrusted store everything new is stored in full.
+        self.delta = delta and hits is None
+        self.counts = Counts()
+        self.standing = threading.Semaphore(_STANDING)
+
+    def announced(self, plan: Iterable[PagePlan]) -> Iterator[Task]:
+        """The tasks, each announced to the map as it is taken; pages begin as the parent's."""
+        for page in plan:
+            if page.inherited is not None:
+                slots = page.slots
+                self.map.inherit(page.number, page.inherited, self.parent.bases, slots)
+                kept = sum(slot not in slots for slot, _, _ in page.inherited.used())
+                self.counts.add(inherited=kept, used=kept)
+            for task in page.tasks:
+                self.map.expect(task.chunk)
+                yield task
+
+    def worker(self, progress: Progress) -> "Worker":
+        """One thread's own."""
+        return Worker(self, progress)
+
+
+class Worker:
+    """One thread's buffers; called with tasks. Raises HintWrong where an audit finds a difference."""
+
+    def __init__(self, run: Run, progress: Progress) -> None:
+        self._run = run
+        self._progress = progress
+        self._chunk_size = run.map.layout.chunk_size
+        self._buffer = linux.Buffer(self._chunk_size)
+        self._encoder = Encoder(run.codec)
+        self._reader: ChunkReader | None = None
+
+    def __call__(self, task: Task) -> None:
+        run = self._run
+        length = run.map.layout.length_of(task.chunk)
+        parent = run.parent.entry(task.chunk)
+        if task.parts is None or parent is None:
+            entry = self._whole(task.chunk, length, parent)
+        elif task.parts:
+            entry = self._stitched(task, length, parent)
+        else:
+            entry = parent
+            run.counts.add(inherited=entry != ZERO_ENTRY)
+        if task.audit:
+            self._audit(task.chunk, length, entry)
+        run.map.set(task.chunk, entry)
+        run.counts.add(used=entry != ZERO_ENTRY)
+
+    def _read(self, offset: int, length: int, start: int = 0) -> None:
+        self._run.snapshot.read(self._buffer, offset, length, start)
+        self._run.counts.add(read=length)
+        self._progress.advance(length)
+
+    def _whole(self, index: int, length: int, parent: Entry | None) -> Entry:
+        """Read a chunk from the source alone."""
+        self._read(index * self._chunk_size, length)
+        entry = self._entry(length, parent)
+        if entry.ident != (parent or ZERO_ENTRY).ident:
+            self._run.counts.add(changed=length)
+        return entry
+
+    def _stitched(self, task: Task, length: int, parent: Entry) -> Entry:
+        """Read the parts that have changed into the parent's chunk."""
+        start = task.chunk * self._chunk_size
+        parts = task.parts or ()
+        self._run.counts.add(changed=sum(part.length for part in parts))
+        with self._run.standing:
+            ground = None
+            if parent == ZERO_ENTRY:
+                self._buffer.clear(0, length)
+            else:
+                ground = self._ground(parent)
+                if ground is None:
+                    self._read(start, length)
+                    return self._entry(length, parent, whole=True)
+                self._buffer.fill(delta.fit(ground.plain, length))
+            for part in parts:
+                self._read(part.offset, part.length, part.offset - start)
+            blocks = [
+                number
+                for part in parts
+                for number in range(
+                    (part.offset - start) // delta.BLOCK,
+                    -(-(part.offset + part.length - start) // delta.BLOCK),
+                )
+            ]
+            return self._entry(length, parent, ground, blocks)
+
+    def _audit(self, index: int, length: int, entry: Entry) -> None:
+        """Read a chunk in whole: HintWrong unless it is what the entry says."""
+        self._run.snapshot.read(self._buffer, index * self._chunk_size, length)
+        self._run.counts.add(read=length, audited=length)
+        zero = linux.is_zero(self._buffer, length)
+        found = ZERO_ENTRY.ident if zero else chunk_id(self._buffer.view[:length])
+        if found != entry.ident:
+            raise HintWrong(index * self._chunk_size)
+
+    def _entry(
+        self,
+        length: int,
+        parent: Entry | None,
+        ground: Ground | None = None,
+        blocks: list[int] | None = None,
+        *,
+        whole: bool = False,
+    ) -> Entry:
+        """The entry of the buffer's chunk, which is in the store or on its way when this returns.
+
+        `ground` and `blocks`: it differs from the ground at most in these. `whole`: store it in full.
+        """
+        run = self._run
+        if linux.is_zero(self._buffer, length):
+            return ZERO_ENTRY
+        ident = chunk_id(self._buffer.view[:length])
+        if parent is not None and parent.ident == ident and not whole and self._holds(parent):
+            run.counts.add(hit=1)
+            return parent
+        full = Entry(ident)
+        if run.delta and not whole and parent is not None and parent != ZERO_ENTRY:
+            leaning = Entry(ident, parent.base or parent.ident)
+            for known in (full, leaning):
+                if run.writer.has(known):
+                    run.counts.add(hit=1)
+                    return known
+            stored = self._leaning(ident, length, parent, ground, blocks)
+            if stored is not None:
+                return stored
+        while not run.writer.claim(full):
+            if self._holds(full, pending=True):
+                run.counts.add(hit=1)
+                return full
+        if run.hits is not None:
+            run.hits.note(ident)
+        run.counts.add(new=length)
+        run.writer.store(full, proven_frame(ident, self._buffer, length, self._encoder))
+        return full
+
+    def _leaning(
+        self, ident: ChunkId, length: int, parent: Entry, ground: Ground | None, blocks: list[int] | None
+    ) -> Entry | None:
+        """Store the buffer's chunk as a delta, if that is worth it."""
+        if ground is None:
+            with self._run.standing:
+                ground = self._ground(parent)
+                return None if ground is None else self._delta(ident, length, ground, None)
+        return self._delta(ident, length, ground, blocks)
+
+    def _delta(
+        self, ident: ChunkId, length: int, ground: Ground, blocks: list[int] | None
+    ) -> Entry | None:
+        run = self._run
+        plain = bytes(self._buffer.view[:length])
+        base = delta.fit(ground.base_plain, length)
+        if blocks is None or len(base) != len(ground.plain):
+            numbers = delta.changed_blocks(plain, base)
+        else:
+            numbers = delta.changed_among(plain, base, [*ground.numbers, *blocks])
+        if len(numbers) * delta.BLOCK > _MOSTLY_CHANGED * length or ground.base == ident:
+            return None
+        frame = proven_delta(ident, plain, ground, numbers, self._encoder)
+        size = sum(map(len, frame)) - HEADER.size
+        if ground.laid + size > ground.full_size:
+            return None
+        entry = Entry(ident, ground.base)
+        if run.writer.claim(entry):
+            run.counts.add(new=length, deltas=1)
+            run.writer.store(entry, frame)
+        else:
+            run.counts.add(hit=1)
+        return entry
+
+    def _ground(self, entry: Entry) -> Ground | None:
+        """What a delta may stand on, proven; None where that is bad, which is noted."""
+        if self._reader is None:
+            self._reader = self._run.reader()
+        missing = ""
+        forms = (entry,) if entry.base is None else (entry, Entry(entry.ident))
+        for form in forms:
+            try:
+                return self._reader.ground(form)
+            except ChunkDamaged:
+                self._run.findings.set_aside(form)
+            except ChunkMissing as error:
+                # Of a delta that has healed, only the full form is there.
+                missing = missing or error.chunk
+            except ChunkUnreadable:
+                continue
+        if missing:
+            self._run.findings.note_missing(missing)
+        self._run.parent.note_bad()
+        return None
+
+    def _holds(self, entry: Entry, *, pending: bool = False) -> bool:
+        """Whether a hit counts: always, unless the store is distrusted."""
+        if self._run.hits is None:
+            return True
+        if self._reader is None:
+            self._reader = self._run.hits.reader()
+        return self._run.hits.holds(self._reader, entry, pending=pending)
