@@ -111,9 +111,22 @@ def test_a_repository_that_may_not_be_read_is_told(backed_up: Site) -> None:
     backed_up.base.chmod(0)
     try:
         for words in (["status"], ["restore", str(backed_up.folder / "out.raw")], ["backup", "daily"]):
-            refused(run_like_others(backed_up, *words), 1, "Permission denied")
+            refused(run_like_others(backed_up, *words), 1, "permission denied: run backy as the owner")
     finally:
         backed_up.base.chmod(0o700)
+
+
+def test_a_job_that_may_not_be_read_is_no_missing_one(backed_up: Site) -> None:
+    """It is told by its path, also where all jobs are listed."""
+    backed_up.job.chmod(0)
+    try:
+        for words in (["status"], ["restore", str(backed_up.folder / "out.raw")], ["backup", "daily"]):
+            done = run_like_others(backed_up, *words)
+            refused(done, 1, f"open {backed_up.job}: permission denied: run backy as the owner")
+        done = run_like_others(backed_up, "-b", str(backed_up.base), "status")
+        refused(done, 1, f"open {backed_up.job}: permission denied: run backy as the owner")
+    finally:
+        backed_up.job.chmod(0o700)
 
 
 def test_a_chunk_that_may_not_be_read_is_no_proof_of_damage(backed_up: Site) -> None:

@@ -16,7 +16,7 @@ Limits: a job is a directory with a valid name that holds a configuration or a r
 import errno
 import os
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import NamedTuple, Self
 from uuid import uuid4
@@ -44,7 +44,8 @@ from backy.repository.chunks import check_fanout
 
 _MAX_FORMAT = 64 << 10
 _MAX_CONFIG = 1 << 20
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+_NO_FILE = (errno.EINVAL, errno.EFBIG)  # see Directory.read
 
 
 class Place(NamedTuple):
@@ -121,18 +122,21 @@ class Repository:
 
     @classmethod
     def open(cls, path: str) -> "Repository":
-        """Open by path; NotARepository, FormatUnknown, RepositoryRefused. Writes nothing."""
+        """Open by path; NotARepository, FormatUnknown, RepositoryRefused, StorageFailed.
+
+        Writes nothing.
+        """
         try:
             base = Directory.open(path)
         except OSError as error:
+            _told(error, path)
             raise NotARepository(path, os.strerror(error.errno or 0)) from error
         try:
             chunks = base.enter(layout.CHUNKS)
         except OSError as error:
             base.close()
+            _told(error, base.file_path(layout.CHUNKS))
             hint = "it has no 'chunks' directory; 'backy init' makes one"
-            if error.errno not in _NOT_THERE:
-                hint = os.strerror(error.errno or 0)
             raise NotARepository(path, hint) from error
         try:
             repository = cls(base, chunks)
@@ -154,31 +158,47 @@ class Repository:
                 hint = "its chunks were written by backy 2.5, whose store this version does not use"
             raise NotARepository(self.base.path, hint) from error
         except OSError as error:
+            if error.errno not in _NO_FILE:
+                _told(error, path)
             raise NotARepository(path, os.strerror(error.errno or 0)) from error
         return layout.parse_format(content, path)
 
     def jobs(self) -> list[str]:
-        """Names of all jobs, sorted."""
+        """Names of all jobs, sorted; StorageFailed where one cannot be looked into."""
         found = []
         for name, is_directory in self.base.scan():
             if is_directory and is_job_name(name):
-                with self.base.enter(name) as directory:
-                    if _is_job(directory):
-                        found.append(name)
+                with suppress(JobMissing), self._entered(name):  # gone meanwhile, or no job
+                    found.append(name)
         return sorted(found)
 
     @contextmanager
     def job(self, name: str) -> Iterator[Job]:
-        """An existing job, open; JobMissing, NameRefused."""
+        """An existing job, open; JobMissing, NameRefused, StorageFailed."""
         check_job_name(name)
+        with ExitStack() as stack:
+            try:
+                directory = stack.enter_context(self._entered(name))
+            except JobMissing as error:
+                raise JobMissing(name, self._job_hint()) from error
+            yield Job(name, directory)
+
+    @contextmanager
+    def _entered(self, name: str) -> Iterator[Directory]:
+        """A job's directory, open; JobMissing, StorageFailed."""
         try:
             directory = self.base.enter(name)
         except OSError as error:
-            raise JobMissing(name, self._job_hint()) from error
+            _told(error, self.base.file_path(name))
+            raise JobMissing(name, "") from error
         with directory:
-            if not _is_job(directory):
-                raise JobMissing(name, self._job_hint())
-            yield Job(name, directory)
+            try:
+                is_job = _is_job(directory)
+            except OSError as error:  # it may be listed and not entered
+                raise StorageFailed("open", directory.path, error.errno or errno.EIO) from error
+            if not is_job:
+                raise JobMissing(name, "")
+            yield directory
 
     def _job_hint(self) -> str:
         jobs = self.jobs()
@@ -226,12 +246,19 @@ def locate(path: str, job: str | None) -> Place:
 def _has_store(path: str) -> bool:
     try:
         os.lstat(os.path.join(path, layout.CHUNKS, layout.FORMAT))
-    except PermissionError as error:
+    except OSError as error:
         # Somebody else's repository is not one that 'backy init' should make.
-        raise NotARepository(path, os.strerror(error.errno or 0)) from error
-    except (OSError, ValueError):
+        _told(error, path)
+        return False
+    except ValueError:
         return False
     return True
+
+
+def _told(error: OSError, path: str) -> None:
+    """Raise StorageFailed, unless the error says that nothing of the kind is there."""
+    if error.errno not in _NOT_THERE:
+        raise StorageFailed("open", path, error.errno or errno.EIO) from error
 
 
 def create(
