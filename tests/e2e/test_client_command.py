@@ -15,7 +15,7 @@ import pytest
 from in_process import backy
 
 from backy.cli.render import local_time
-from daemonsite import CLIENT_TOKEN, TOKEN, Daemon, DaemonSite, local_token
+from daemonsite import CLIENT_TOKEN, SCHEDULE, TOKEN, Daemon, DaemonSite, local_token
 from testsite import parsed, run_backy
 
 COMMANDS = (
@@ -82,7 +82,7 @@ def test_run_and_runall_start_backups(daemon: Daemon) -> None:
     assert "" == said(run_backy("-q", "-c", str(daemon.on.config), "client", "run", "fresh"))
     daemon.wait_for("backup finished", "fresh")
 
-    assert "3 jobs run as workers become free\n" == said(ask(daemon.on, "client", "runall"))
+    assert "3 jobs to run as workers become free\n" == said(ask(daemon.on, "client", "runall"))
     left = {"fresh", "sick", "vm"}
     while left:
         line = daemon.wait_for("backup f")
@@ -90,6 +90,29 @@ def test_run_and_runall_start_backups(daemon: Daemon) -> None:
     assert (3, 0, 2) == tuple(
         len(daemon.on.site.history(job=name).revisions) for name in ("fresh", "sick", "vm")
     )
+
+
+def test_a_job_without_a_schedule_is_not_run(daemon: Daemon) -> None:
+    """A request is refused, instead of waiting for ever; `runall` leaves it out, and says so."""
+    source = {"type": "file", "filename": str(daemon.on.site.image)}
+    daemon.on.configure(
+        api={"port": daemon.on.port, "tokens": {TOKEN: "tests"}},
+        schedules={"rarely": SCHEDULE, "never": {}},
+        jobs={
+            "vm": {"source": source, "schedule": "rarely"},
+            "idle": {"source": source, "schedule": "never"},
+        },
+    )
+    said(ask(daemon.on, "reload"))
+
+    refused = ask(daemon.on, "client", "run", "idle")
+
+    assert (1, "") == (refused.returncode, refused.stdout)
+    assert "the schedule of job 'idle' is empty" in refused.stderr
+    assert 409 == daemon.ask("POST", "/v1/jobs/idle/run").status
+    told = "1 job to run as workers become free; 1 without a schedule left out\n"
+    assert told == said(ask(daemon.on, "client", "runall"))
+    daemon.wait_for("backup finished", "vm")
 
 
 @pytest.mark.parametrize("words", [("client", "reload"), ("reload",), ("reload-daemon",)])

@@ -26,7 +26,7 @@ from scheduled import Scheduled, ended
 def test_three_jobs_run_and_are_told_to_the_callback(tmp_path: Path) -> None:
     """Backup, expiry and callback, with the history as 2.5's YAML on standard input."""
     with Scheduled(tmp_path) as daemon:
-        assert "3 jobs run as workers become free\n" == daemon.client("runall").stdout
+        assert "3 jobs to run as workers become free\n" == daemon.client("runall").stdout
         for _ in range(3):
             told = daemon.wait_for("backup finished")
             assert (daemon.base / str(told["job"]) / f"{told['revision']}.rev").exists()

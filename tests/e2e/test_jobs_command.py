@@ -151,10 +151,14 @@ def test_status_says_what_a_job_is_doing(configured: Configured) -> None:
 
 
 def test_job_with_a_mistake_is_left_out(configured: Configured) -> None:
-    """check-config tells it; the others are listed."""
+    """With a warning, since it would be missed; check-config tells which. The others are listed."""
     configured.write({"vm": "rarely", "vm02": "none"}, {"rarely": DAILY})
 
-    assert ["vm"] == [one["job"] for one in configured.document()]
+    done = backy("-c", str(configured.file), "jobs", "--json")
+
+    assert (0, ["vm"]) == (done.code, [one["job"] for one in json.loads(done.out)])
+    why = "has 1 mistake and jobs may be left out: see check-config."
+    assert f"backy: warning: {configured.file} {why}\n" == done.err
 
 
 def test_empty_configuration_lists_nothing(configured: Configured) -> None:

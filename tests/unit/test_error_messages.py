@@ -85,6 +85,11 @@ EXAMPLES: list[tuple[BackyError, int, str]] = [
         "open /x: too many open files: raise the limit",
     ),
     (errors.JobMissing("vm", "there is db"), 1, "there is no job 'vm': there is db."),
+    (
+        errors.JobUnscheduled("vm"),
+        1,
+        "the schedule of job 'vm' is empty, so there are no tags to run it with: use ",
+    ),
     (errors.JobExists("vm", "/x/config"), 1, "job 'vm' exists already: edit /x/config to change it."),
     (errors.JobBusy("vm"), 1, "a backup of 'vm' is running already; nothing was done."),
     (errors.HistoryBusy("/x/.history"), 1, "/x/.history is held by an edit that does not end"),

@@ -53,10 +53,14 @@ def command(
         client.run(argument)
         options.tell(f"job {argument!r} runs as soon as a worker is free")
     elif what == "runall":
-        names = [entry["job"] for entry in client.status()]
+        entries = client.status()
+        # Without a next run its schedule is empty, and there are no tags to run it with.
+        names = [entry["job"] for entry in entries if entry["next_time"] is not None]
         for name in names:
             client.run(name)
-        options.tell(f"{len(names)} jobs run as workers become free")
+        without = len(entries) - len(names)
+        left_out = f"; {without} without a schedule left out" if without else ""
+        options.tell(f"{counted(len(names), 'job')} to run as workers become free{left_out}")
     else:
         client.reload()
         options.tell("the scheduler has read its configuration again")

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import click
 
+from backy.cli import edge
 from backy.cli.options import Options, pass_options
-from backy.cli.render import json, local_time, table
+from backy.cli.render import counted, json, local_time, table
 from backy.daemon import jobs as rules
 from backy.daemon.jobs import ScheduledJob, Status
 from backy.daemon.prepare import daemon_runs
@@ -44,6 +45,9 @@ def command(
     if config is not None:
         options = options._replace(config=config)
     settings = options.settings(lenient=lenient).usable()
+    if settings.faults:
+        mistakes = counted(len(settings.faults), "mistake")
+        edge.say(f"warning: {settings.file} has {mistakes} and jobs may be left out: see check-config.")
     base = options.base or settings.general.base_dir
     now = SystemClock().now()
     with Repository.open(base) as repository:

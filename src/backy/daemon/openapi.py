@@ -132,7 +132,7 @@ DOCUMENT: Mapping[str, Any] = {
         },
         "/v1/reload": {"post": _route("Read the configuration again.", 204, 409)},
         "/v1/jobs": {"get": _route("Configured jobs.", 200, schema=_list(_CONFIGURED))},
-        "/v1/jobs/{name}/run": {"post": _route("Run a job now.", 202, 404, parameters=(_NAME,))},
+        "/v1/jobs/{name}/run": {"post": _route("Run a job now.", 202, *(404, 409), parameters=(_NAME,))},
         "/v1/backups": {
             "get": _route("Histories that belong to no configured job.", 200, schema=_list(_JOB))
         },

@@ -28,7 +28,7 @@ from backy.daemon.scheduler import Pool, choose
 from backy.domain.legacy import as_in_2_5
 from backy.domain.settings import Settings
 from backy.ground.clock import Clock
-from backy.ground.errors import BackyError, JobMissing
+from backy.ground.errors import BackyError, JobMissing, JobUnscheduled
 from backy.operation.survey import Surveyed, survey, survey_job
 from backy.repository import history as histories
 from backy.repository import remembered, trust
@@ -127,9 +127,11 @@ class Service:
         self._wake.set()
 
     def request(self, name: str) -> None:
-        """Run a job now, in front of all others; JobMissing."""
+        """Run a job now, in front of all others; JobMissing, JobUnscheduled."""
         if name not in self.jobs:
             raise JobMissing(name, "it is not in the scheduler's configuration")
+        if not self.jobs[name].config.schedule:
+            raise JobUnscheduled(name)
         self.jobs[name] = rules.requested(self.jobs[name])
         self._log.info("run requested", job=name)
         self._wake.set()

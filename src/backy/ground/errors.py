@@ -30,6 +30,7 @@ Findings of `verify` are results, not errors: see `backy.operation.verify`.
     ├── JobError
     │   ├── JobMissing
     │   ├── JobExists
+    │   ├── JobUnscheduled              the scheduler has no tags for it
     │   ├── JobBusy                     a second backup of the same job at the same time
     │   └── HistoryBusy                 somebody holds on to its records, so that nothing was marked
     ├── RevisionError
@@ -335,6 +336,20 @@ class JobExists(JobError):
     @property
     def message(self) -> str:
         return f"job {self.job!r} exists already: edit {self.path} to change it."
+
+
+@dataclass(eq=False)
+class JobUnscheduled(JobError):
+    """A run of a job whose schedule is empty."""
+
+    job: str
+
+    @property
+    def message(self) -> str:
+        return (
+            f"the schedule of job {self.job!r} is empty, so there are no tags to run it with: "
+            "use 'backy backup -f TAGS'."
+        )
 
 
 @dataclass(eq=False)
