@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import machine
-from measure import Sample, data_extents, measure, read_into_cache
+from measure import Sample, measure, read_into_cache
 from peers import Borg
 from run import DAYS, fresh, say
 from scale import same_data

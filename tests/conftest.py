@@ -2,14 +2,18 @@
 
 import math
 import os
+import shutil
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loopdisk import Disk, mounted
 
 from backy.ground import failpoint
+from cloning import ImageSite
 from tally import Budget, Figures, Tally, marked, sentence, weight
 from testsite import Site
 
@@ -132,3 +136,35 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("figures")
         for line in told:
             terminalreporter.line(str(line))
+
+
+@pytest.fixture(scope="session")
+def file_systems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Disk]]:
+    """Mounted file systems by kind, of 512 MiB, made when they are first asked for and then shared."""
+    folder = tmp_path_factory.mktemp("file-systems")
+    found: dict[str, Disk] = {}
+    with ExitStack() as stack:
+
+        def disk(kind: str) -> Disk:
+            if kind not in found:
+                found[kind] = stack.enter_context(mounted(folder, kind, 512 << 20))
+            return found[kind]
+
+        yield disk
+
+
+@pytest.fixture(params=["xfs", "btrfs"])
+def cloning_folder(
+    request: pytest.FixtureRequest, file_systems: Callable[[str], Disk], tmp_path: Path
+) -> Iterator[Path]:
+    """A folder on a file system that makes clones."""
+    path = file_systems(request.param).folder / tmp_path.name
+    path.mkdir()
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def image_site(cloning_folder: Path) -> ImageSite:
+    """An image there."""
+    return ImageSite(cloning_folder)

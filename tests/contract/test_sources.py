@@ -1,11 +1,12 @@
 """What every source promises a backup: the image's bytes, its holes, and whether it is one instant.
 
-One suite over files, sparse files, files in memory, block devices, and the fake that other tests use
-in their place.
+One suite over files, sparse files, files in memory, clones on XFS and btrfs, block devices, and the
+fake that other tests use in their place.
 """
 
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -13,15 +14,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from loopdisk import Disk
 
 from backy.domain.revision import Consistency
 from backy.ground.errors import SourceFailed
 from backy.ground.linux import PAGE, Buffer
-from backy.source.base import Snapshot, Source
-from backy.source.file import FileSource
+from backy.source.base import Owner, Snapshot, Source
+from backy.source.file import Cloning, FileSource
 from fakes import FakeSource, loop_device
 
 REVISION = "11111111-1111-4111-8111-111111111111"
+OWNER = Owner("22222222-2222-4222-8222-222222222222", "vm01")
 C = 64 << 10
 SIZES = [0, 1, 511, 512, 513, PAGE - 1, PAGE, PAGE + 1, C - 1, C, C + 1, 5 * C - 1, 5 * C, 5 * C + 1]
 DEVICE_SIZES = [512, PAGE, C - 512, C, C + 512, 5 * C]
@@ -97,18 +100,44 @@ def fake(image: bytes, folder: Path, stack: ExitStack) -> Case:
     return Case(source, source.write)
 
 
+def cloned(image: bytes, folder: Path, stack: ExitStack) -> Case:
+    """A file with holes that is read from a clone."""
+    _, write = sparse(image, folder, stack)
+    return Case(FileSource(str(folder / "image"), Cloning(OWNER)), write)
+
+
+def on_xfs(image: bytes, folder: Path, stack: ExitStack) -> Case:
+    """A clone on XFS."""
+    return cloned(image, folder, stack)
+
+
+def on_btrfs(image: bytes, folder: Path, stack: ExitStack) -> Case:
+    """A clone on btrfs."""
+    return cloned(image, folder, stack)
+
+
 DEVICE = pytest.param(device, marks=pytest.mark.root)
+CLONES = [pytest.param(one, marks=pytest.mark.root) for one in (on_xfs, on_btrfs)]
+KINDS = {on_xfs: "xfs", on_btrfs: "btrfs"}
 FILES = [regular, sparse, in_memory, linked]
-EVERY = [*FILES, fake, DEVICE]
+LIVE = [*FILES, fake, DEVICE]
+EVERY = [*LIVE, *CLONES]
 
 
 @pytest.fixture
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[bytes], Case]]:
+def make(
+    request: pytest.FixtureRequest, tmp_path: Path, file_systems: Callable[[str], Disk]
+) -> Iterator[Callable[[bytes], Case]]:
     """Makes the source that the test is parametrised with, of an image."""
     if request.node.get_closest_marker("root"):
         request.getfixturevalue("as_root")
     with ExitStack() as stack:
-        yield lambda image: request.param(image, tmp_path, stack)
+        folder = tmp_path
+        if request.param in KINDS:
+            folder = file_systems(KINDS[request.param]).folder / tmp_path.name
+            folder.mkdir()
+            stack.callback(shutil.rmtree, folder)
+        yield lambda image: request.param(image, folder, stack)
 
 
 def image_of(size: int) -> bytes:
@@ -143,6 +172,7 @@ def read_whole(snapshot: Snapshot) -> bytes:
     [
         *((kind, size) for kind in (*FILES, fake) for size in SIZES),
         *(pytest.param(device, size, marks=pytest.mark.root) for size in DEVICE_SIZES),
+        *(pytest.param(kind, size, marks=pytest.mark.root) for kind in KINDS for size in SIZES),
     ],
     indirect=["make"],
 )
@@ -191,7 +221,7 @@ def test_any_range_is_read_to_any_page_of_the_buffer(make: Callable[[bytes], Cas
             assert image[offset : offset + length] == read(snapshot, offset, length, start)
 
 
-@pytest.mark.parametrize("make", [sparse, in_memory, fake], indirect=True)
+@pytest.mark.parametrize("make", [sparse, in_memory, fake, *CLONES], indirect=True)
 def test_holes_are_in_no_extent(make: Callable[[bytes], Case]) -> None:
     """What was never written need not be read; the estimate of the data counts no hole."""
     image = b"x" * PAGE + bytes(64 * PAGE) + b"y" * PAGE
@@ -200,7 +230,7 @@ def test_holes_are_in_no_extent(make: Callable[[bytes], Case]) -> None:
         assert 2 * PAGE == snapshot.data_size
 
 
-@pytest.mark.parametrize("make", [sparse, in_memory, fake], indirect=True)
+@pytest.mark.parametrize("make", [sparse, in_memory, fake, *CLONES], indirect=True)
 @pytest.mark.parametrize("size", [1, PAGE, 50 * PAGE + 5])
 def test_image_of_zeros_may_have_no_extent(make: Callable[[bytes], Case], size: int) -> None:
     """A hole from beginning to end is an image too."""
@@ -209,7 +239,7 @@ def test_image_of_zeros_may_have_no_extent(make: Callable[[bytes], Case], size: 
         assert bytes(size) == read_whole(snapshot)
 
 
-@pytest.mark.parametrize("make", EVERY, indirect=True)
+@pytest.mark.parametrize("make", LIVE, indirect=True)
 @pytest.mark.parametrize("when", ["before the reads", "after the reads"])
 def test_image_that_is_written_during_the_snapshot_is_torn(
     make: Callable[[bytes], Case], when: str
@@ -223,6 +253,19 @@ def test_image_that_is_written_during_the_snapshot_is_torn(
         if when == "after the reads":
             case.write(C, b"n" * 512)
         assert Consistency.TORN is snapshot.consistency()
+
+
+@pytest.mark.parametrize("make", CLONES, indirect=True)
+def test_image_that_is_written_during_the_snapshot_of_a_clone_is_not_seen(
+    make: Callable[[bytes], Case],
+) -> None:
+    """A clone is one instant, whatever happens to the image afterwards."""
+    image = image_of(2 * C)
+    case = make(image)
+    with case.source.snapshot(REVISION) as snapshot:
+        case.write(C, b"n" * 512)
+        assert image == read_whole(snapshot)
+        assert Consistency.CONSISTENT is snapshot.consistency()
 
 
 @pytest.mark.parametrize("make", EVERY, indirect=True)

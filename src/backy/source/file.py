@@ -1,8 +1,13 @@
-"""Source `file`: a raw image file or a block device, read in place.
+"""Source `file`: a raw image file or a block device, read from a clone, or in place.
 
-    FileSource("/srv/vm01.raw").snapshot(uuid)
+    FileSource("/srv/vm01.raw").snapshot(uuid)                                      in place
+    FileSource("/srv/vm01.raw", Cloning(Owner(repository, "vm01"))).snapshot(uuid)  from a clone
 
-There is no frozen view here: the image may change while it is read, and then the revision is no
+A file on XFS or btrfs is cloned (`clone`) beside the image, or in a directory that the operator names.
+Where that cannot be, it is read in place, and the operator is told: once, if this file system has no
+clones; each time, if it should have worked. No backup fails for want of a clone.
+
+In place there is no frozen view: the image may change while it is read, and then the revision is no
 instant of it. That is noticed and said (`consistency: torn`), never called good:
 
 - a file's change time, modification time and size are compared before and after. Dirty pages are
@@ -13,24 +18,28 @@ instant of it. That is noticed and said (`consistency: torn`), never called good
   (/sys/dev/block/M:m/stat, see Documentation/block/stat.rst of the kernel), after its dirty pages
   were written, at the beginning and at the end.
 
-Limits: holes come from SEEK_DATA; a device is one extent. Links are followed: /dev/vg/lv is one.
+Limits: a device is one extent. Links are followed: /dev/vg/lv is one.
 """
 
 import errno
 import os
 import stat
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from typing import NamedTuple
 
 from backy.domain.extents import Extent
 from backy.domain.revision import Consistency, SourceIdentity, View
 from backy.ground import linux
+from backy.ground.directory import Directory
 from backy.ground.errors import SourceFailed, SourceRefused
 from backy.ground.linux import Buffer
 from backy.ground.pagecache import UncachedFile
-from backy.source.base import Base, Changes, Confidence
+from backy.source import clone, opened
+from backy.source.base import Base, Changes, Confidence, Owner, Snapshot
+from backy.source.clonefiles import remove_clones
 
 _TICK_NS = 20_000_000
 _TICK_TRIES = 5
@@ -39,40 +48,102 @@ _TICK_TRIES = 5
 # tell: a flush, such as our own fsync makes, counts as a write of no sectors.
 _WRITE_COUNTERS = (6, 13)
 
+# What FICLONE says where a file system has no clones, rather than no clone now (ioctl_ficlone(2)).
+_NO_CLONES = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EXDEV)
+
+
+class Cloning(NamedTuple):
+    """In whose name clones are made, and in which directory: None for the image's own.
+
+    If they are not `wanted` any more, older ones still go.
+    """
+
+    owner: Owner
+    directory: str | None = None
+    wanted: bool = True
+
 
 class FileSource:
-    """An image file or block device at `path`."""
+    """An image file or block device at `path`; without `cloning` it is always read in place."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, cloning: Cloning | None = None) -> None:
         self.path = path
+        self._cloning = cloning
 
-    @property
+    @cached_property
     def place(self) -> str:
-        """See `Source.place`."""
-        return ""
+        """See `Source.place`: the directory of the clones, found once."""
+        if self._cloning is None or not self._cloning.wanted or _is_special(self.path):
+            return ""
+        if self._cloning.directory is not None:
+            return self._cloning.directory
+        folder = os.path.dirname(os.path.realpath(self.path))
+        # A record holds the path, in UTF-8.
+        return folder if _has_clones(folder) and folder.isprintable() else ""
 
     def prune(self, snapshots: Mapping[str, str]) -> Collection[str]:
         """See `Source.prune`."""
-        return snapshots
+        if self._cloning is None:
+            return [revision for revision, place in snapshots.items() if not place]
+        return remove_clones(self._cloning.owner, snapshots)
 
     @contextmanager
-    def snapshot(self, revision: str) -> Iterator["FileSnapshot"]:
+    def snapshot(self, revision: str) -> Iterator[Snapshot]:
         """See `Source.snapshot`."""
-        with self.live() as snapshot:
-            yield snapshot
+        with ExitStack() as stack:
+            file = stack.enter_context(opened.open_image(self.path))
+            yield self._cloned(stack, file, revision) or FileSnapshot(self.path, file)
 
     @contextmanager
     def live(self) -> Iterator["FileSnapshot"]:
         """See `Source.live`."""
-        try:
-            file = UncachedFile.open(self.path)
-        except FileNotFoundError as error:
-            raise SourceRefused(self.path, "it does not exist") from error
-        except OSError as error:
-            why = "it is a socket or has no device" if error.errno == errno.ENXIO else None
-            raise SourceRefused(self.path, why or os.strerror(error.errno or 0)) from error
-        with file:
+        with opened.open_image(self.path) as file:
             yield FileSnapshot(self.path, file)
+
+    def _cloned(self, stack: ExitStack, file: UncachedFile, revision: str) -> Snapshot | None:
+        """A clone that ends with the stack, or the file in place and the reason; None for neither."""
+        cloning = self._cloning
+        if cloning is None or not cloning.wanted or not stat.S_ISREG(os.fstat(file.fd).st_mode):
+            return None
+        expected = cloning.directory is not None
+        kind = clone.file_system_of(file)
+        why = f"its file system ({kind}) makes no clones"
+        if kind in clone.PROVEN and not self.place:
+            why = "the path of its directory cannot be recorded"
+        elif kind in clone.PROVEN:
+            try:
+                place = stack.enter_context(Directory.open(self.place))
+                return stack.enter_context(clone.made(file, place, cloning.owner, revision, self.path))
+            except OSError as error:
+                if error.errno not in _NO_CLONES:
+                    expected = True
+                    why = f"no clone can be made in {self.place} ({os.strerror(error.errno or 0)})"
+                elif cloning.directory is not None:
+                    why = f"no clone can be made in {self.place}, which must be on its file system"
+        in_place = FileSnapshot(self.path, file)
+        sentence = f"the image {self.path} is read in place, since {why}"
+        if expected:
+            in_place.warnings.append(sentence)
+        else:
+            in_place.remark = sentence
+        return in_place
+
+
+def _is_special(path: str) -> bool:
+    """Whether it is there and no regular file."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _has_clones(folder: str) -> bool:
+    """Whether clones can be made in a directory, as far as anybody can tell."""
+    try:
+        with Directory.open(folder) as directory:
+            return linux.file_system(directory.fd) in clone.PROVEN
+    except (OSError, ValueError):
+        return True  # it may be there when the snapshot is made
 
 
 class _Stamp(NamedTuple):
@@ -108,31 +179,15 @@ class FileSnapshot:
             view=View.IN_PLACE,
         )
         self.seconds = 0.0
-        self.warnings: Sequence[str] = ()
+        self.warnings: list[str] = []
         self.remark = ""
 
     def extents(self) -> Iterator[Extent]:
         """See `Snapshot.extents`."""
-        if self._device:
-            if self.size:
-                yield Extent(0, self.size)
-            return
-        at = 0
-        while at < self.size:
-            try:
-                start = os.lseek(self._file.fd, at, os.SEEK_DATA)
-                if start >= self.size:
-                    return
-                end = min(os.lseek(self._file.fd, start, os.SEEK_HOLE), self.size)
-            except OSError as error:
-                if error.errno == errno.ENXIO:  # no data behind `at`
-                    return
-                if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):  # holes are not known here
-                    start, end = at, self.size
-                else:
-                    raise SourceFailed(self._path, at, os.strerror(error.errno or 0)) from error
-            yield Extent(start, end - start)
-            at = end
+        if not self._device:
+            yield from opened.extents(self._file, self._path, self.size)
+        elif self.size:
+            yield Extent(0, self.size)
 
     def extents_since(self, base: Base) -> Changes:
         """See `Snapshot.extents_since`."""
@@ -143,12 +198,7 @@ class FileSnapshot:
 
     def read(self, buffer: Buffer, offset: int, length: int, start: int = 0) -> None:
         """See `Snapshot.read`."""
-        try:
-            done = self._file.read(buffer, offset, length, start)
-        except OSError as error:
-            raise SourceFailed(self._path, offset, os.strerror(error.errno or 0)) from error
-        if done < length:
-            raise SourceFailed(self._path, offset + done, "it became shorter while it was read")
+        opened.read(self._file, self._path, buffer, offset, length, start)
 
     def consistency(self) -> Consistency:
         """See `Snapshot.consistency`."""
