@@ -209,8 +209,8 @@ def test_statistics_are_shown_in_words(week: Site) -> None:
 
     assert uuids(week)[0] in first
     for said in (
-        "  read     4.0 KiB of 4.0 KiB in use\n",
-        "everything that may hold data, because there is no good revision to compare with",
+        "  read     4.0 KiB; 4.0 KiB of the image may hold data\n",
+        "all of that, because there is no good revision to compare with",
         "  changed  4.0 KiB\n",
         "in 1 chunk, of which 0 deltas; stored as ",
         "0 chunks found, 0 inherited, 0 of 1 are zeros",

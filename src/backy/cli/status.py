@@ -82,7 +82,7 @@ def _revision_table(revisions: list[Revision]) -> str:
 def _told(revision: Revision) -> str:
     """What the record says of one backup, in a few lines."""
     stats, reading = revision.stats, revision.reading
-    scope = "everything that may hold data"
+    scope = "all of that"
     if reading is not None and reading.since is not None:
         scope = f"changes since {reading.since}; everything last by {reading.last_full}"
     elif reading is not None and reading.why:
@@ -95,7 +95,7 @@ def _told(revision: Revision) -> str:
     known = f"{counted(stats.chunks_hit, 'chunk')} found, {stats.chunks_inherited} inherited"
     lines = [
         f"{local_time(revision.taken_at)}  {revision.uuid}  {','.join(revision.tags) or '-'}",
-        f"  read     {format_size(stats.bytes_read)} of {in_use} in use{audited}",
+        f"  read     {format_size(stats.bytes_read)}{audited}; {in_use} of the image may hold data",
         f"           {scope}",
         f"  changed  {format_size(stats.bytes_changed)}",
         f"  new      {new}, of which {deltas}; stored as {format_size(stats.bytes_written)}",
