@@ -12,13 +12,16 @@ from measure import Sample
 from scale import Scale
 from series import Round
 
+DAYS = ("full", "next day")
 PEERS = ("borg", "restic", "benji")
 PEAK_LIMIT_MIB = 200
 START_LIMIT = 0.2
+STORED_LIMIT = 0.2
 SPARSE_LIMIT = 1.2
 
 RATIO_GOALS = (
     ("full", ("borg",), 0.4),
+    ("next day", ("borg",), 0.35),
     ("no change", ("borg",), 0.2),
     ("restore", PEERS, 0.5),
     ("verify", ("restic",), 0.3),
@@ -76,7 +79,12 @@ def ratios(rounds: Sequence[Round], step: str, peers: Sequence[str]) -> Spread |
 
 def verdicts(rounds: Sequence[Round], scales: Sequence[Scale]) -> list[Verdict]:
     """Judge every goal."""
-    return [*ratio_verdicts(rounds), peak_verdict(rounds, scales), *scale_verdicts(scales)]
+    return [
+        *ratio_verdicts(rounds),
+        stored_verdict(rounds),
+        peak_verdict(rounds, scales),
+        *scale_verdicts(scales),
+    ]
 
 
 def ratio_verdicts(rounds: Sequence[Round]) -> Iterator[Verdict]:
@@ -84,6 +92,17 @@ def ratio_verdicts(rounds: Sequence[Round]) -> Iterator[Verdict]:
     for step, peers, limit in RATIO_GOALS:
         whom = peers[0] if len(peers) == 1 else "the fastest peer"
         yield Verdict(f"{step}: wall time / that of {whom}", ratios(rounds, step, peers), limit)
+
+
+def stored_verdict(rounds: Sequence[Round]) -> Verdict:
+    """What the second day adds to the repository."""
+    values = []
+    for result in rounds:
+        sizes = [result.stored.get((name, step)) for name in ("backy", "borg") for step in DAYS]
+        if all(size is not None for size in sizes):
+            ours, ours_then, theirs, theirs_then = (size or 0 for size in sizes)
+            values.append((ours_then - ours) / (theirs_then - theirs))
+    return Verdict("next day: stored / that of borg", Spread.of(values), STORED_LIMIT)
 
 
 def peak_verdict(rounds: Sequence[Round], scales: Sequence[Scale]) -> Verdict:
