@@ -9,7 +9,8 @@ from backy.domain.chunk import chunk_id
 from backy.domain.chunkmap import Entry
 from backy.domain.revision import Revision
 from backy.ground.linux import PAGE
-from backy.repository import layout
+from backy.operation import parallel
+from backy.repository import layout, maps
 from testsite import Site
 
 C = 64 << 10
@@ -218,3 +219,17 @@ def test_a_delta_whose_base_is_gone_is_read_from_the_source(large: Site) -> None
     assert 1 == len(deltas(large))
     assert large.image.read_bytes() == large.restored(third)
     assert [C, C, 0] == [one.damaged for one in large.history().revisions]
+
+
+def test_a_map_takes_only_so_many_bases(large: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its table is in memory; beyond it chunks are stored in full."""
+    large.backup()
+    monkeypatch.setattr(maps, "MAX_BASES", 1)
+    monkeypatch.setattr(parallel, "THREADS", 1)
+    change(large, 3, 19)
+
+    first = large.backup()
+
+    assert (2, 1) == (first.stats.chunks_new, first.stats.chunks_delta)
+    check(large, (first, large.image.read_bytes()))
+    assert 1 == sum(len(name) > 64 for name in large.chunks_of(first))

@@ -218,8 +218,9 @@ class Worker:
             return parent
         full = Entry(ident)
         if run.delta and not whole and parent is not None and parent != ZERO_ENTRY:
-            leaning = Entry(ident, parent.base or parent.ident)
-            for known in (full, leaning):
+            base = parent.base or parent.ident
+            forms = [full, Entry(ident, base)] if run.map.takes_base(base) else [full]
+            for known in forms:
                 if run.writer.has(known):
                     run.counts.add(hit=1)
                     return known
@@ -250,6 +251,8 @@ class Worker:
         self, ident: ChunkId, length: int, ground: Ground, blocks: list[int] | None
     ) -> Entry | None:
         run = self._run
+        if not run.map.takes_base(ground.base):
+            return None
         plain = bytes(self._buffer.view[:length])
         base = delta.fit(ground.base_plain, length)
         if blocks is None or len(base) != len(ground.plain):

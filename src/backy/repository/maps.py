@@ -29,6 +29,10 @@ from backy.ground.directory import Directory
 from backy.ground.errors import MapDamaged, RevisionGone
 from backy.repository import layout
 
+# Of a new map: what its table takes in memory, some 50 MiB, and a terabyte of deltas. Beyond, new chunks
+# are stored in full, which gives the places of bases free again.
+MAX_BASES = 250_000
+
 
 class MapReader:
     """An open, pinned map whose header and tables have been proven."""
@@ -239,6 +243,10 @@ class MapWriter:
             self._frontier = number
             self._pages[number] = own
             self._write_complete()
+
+    def takes_base(self, ident: ChunkId) -> bool:
+        """Whether a delta on that base may still get into this map."""
+        return ident in self._bases or len(self._bases) < MAX_BASES
 
     def _base(self, ident: ChunkId) -> int:
         return self._bases.setdefault(ident, len(self._bases) + 1)
