@@ -96,6 +96,14 @@ class LossyDisk:
         self._files = {}
         self._root = self._scan(self._base)
 
+    def notice(self, path: Path) -> None:
+        """Somebody else has changed, made or removed a file: that lasts, and all that was before."""
+        self.syncfs(-1)
+        folder = self._files[path.parent.stat().st_ino]
+        folder.names.pop(path.name, None)
+        if path.exists():
+            folder.names[path.name] = self._scan(path)
+
     # ..What the calls tell.......................................................................
 
     def of_fd(self, fd: int) -> _File | None:

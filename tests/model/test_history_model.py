@@ -1,17 +1,23 @@
 """T5: whatever happens in whatever order, every revision equals the bytes that were backed up.
 
-A state machine drives a real repository in a real directory, and a model of a few lines beside it:
-the image's bytes, the bytes and tags of each revision, and which chunk files are damaged.
+A state machine drives a real repository on a disk that loses what was not synced (see lossydisk), and
+a model of a few lines beside it: the image's bytes, the bytes and tags of each revision, which chunk
+files are damaged, and what a power cut may take back, since nobody was told that it was done.
+
+    pytest -m torture tests/model/test_history_model.py        10,000 runs of fifty steps
 """
 
 import errno
 import os
 import random
 import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -21,16 +27,27 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from lossydisk import LossyDisk
 from modelfaults import FailingSource, Killed, armed, failing, killing
+from small_store import EPOCH, StandingClock
 
 from backy.domain.chunk import chunk_id
+from backy.domain.config import TagPolicy
+from backy.domain.retention import Fate, Verdict, plan_expiry
 from backy.domain.revision import Origin, Revision
 from backy.ground.directory import Directory
 from backy.ground.errors import BackyError, ImageDamaged, SourceFailed
+from backy.operation import parallel
+from backy.operation.collect import collect
+from backy.operation.expire import execute_expiry
+from backy.operation.progress import NoProgress
 from backy.operation.verify import Kind
 from backy.repository import chunks
 from backy.repository import history as histories
+from backy.repository.repository import Repository
 from backy.source import file as file_source
+from backy.source.base import Source
+from tally import Tally
 from testsite import CHUNK, Site
 
 pytestmark = pytest.mark.proof("T5")
@@ -46,13 +63,28 @@ steps = st.integers(1, 60)
 picks = st.integers(0, 1000)
 
 
+class Unsure:
+    """What nobody was told of, so that a power cut may take it back, or bring it."""
+
+    def __init__(self) -> None:
+        self.committed: set[str] = set()  # revisions
+        self.backups: set[bytes] = set()  # images of backups that said that they failed, or nothing
+        self.forgotten: dict[str, tuple[bytes, set[str]]] = {}  # revisions
+        self.tags: dict[str, list[set[str]]] = {}
+
+
 class HistoryModel(RuleBasedStateMachine):
     """See the module's docstring."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._folder = tempfile.TemporaryDirectory(prefix="model-")
+        self._folder = tempfile.TemporaryDirectory(prefix="model-", dir="/dev/shm")
         self.site = Site(Path(self._folder.name))
+        self.disk = LossyDisk(self.site.base)
+        self.disk.__enter__()
+        self.now = EPOCH
+        self.unsure = Unsure()
+        self.gone: set[str] = set()
         self.image = b""
         self.images: dict[str, bytes] = {}
         self.tags: dict[str, set[str]] = {}
@@ -63,6 +95,7 @@ class HistoryModel(RuleBasedStateMachine):
         for revision in self.site.history().revisions:
             if not self._bad_ranges(self.images[revision.uuid]):
                 assert self.images[revision.uuid] == self.site.restored(revision)
+        self.disk.__exit__(None, None, None)
         self._folder.cleanup()
 
     @initialize(content=contents, size=sizes)
@@ -93,13 +126,13 @@ class HistoryModel(RuleBasedStateMachine):
     @rule()
     def backup(self) -> None:
         """A backup that nothing disturbs."""
-        self._add(self.site.backup())
+        self._add(self._backup())
 
     @rule(at=st.integers(1, 6))
     def backup_of_a_failing_source(self, at: int) -> None:
         """No revision, unless the image has fewer reads than that."""
         try:
-            revision = self.site.backup(source=FailingSource(str(self.site.image), at))
+            revision = self._backup(FailingSource(str(self.site.image), at))
         except SourceFailed:
             return
         self._add(revision)
@@ -109,8 +142,9 @@ class HistoryModel(RuleBasedStateMachine):
         """No revision if it says that it failed, a good one if not."""
         try:
             with armed(failing(at, error, every=every)):
-                revision = self.site.backup()
+                revision = self._backup()
         except BackyError:
+            self.unsure.backups.add(self.image)
             if every:  # then the record could not be taken back, but its revision is whole
                 self._adopt()
             return
@@ -121,8 +155,9 @@ class HistoryModel(RuleBasedStateMachine):
         """Nothing or a whole revision."""
         try:
             with armed(killing(at)):
-                revision = self.site.backup()
+                revision = self._backup()
         except Killed:
+            self.unsure.backups.add(self.image)
             self._adopt()
             return
         self._add(revision)
@@ -138,7 +173,8 @@ class HistoryModel(RuleBasedStateMachine):
         except Killed:
             if (self.site.job / f"{uuid}.rev").exists():
                 return
-        del self.images[uuid], self.tags[uuid]
+            self.unsure.forgotten[uuid] = self.images[uuid], self.tags[uuid]
+        self._drop(uuid)
 
     @precondition(lambda self: self.images)
     @rule(pick=picks, tag=st.sampled_from(["manual:a", "manual:b", "weekly"]), kill=st.integers(0, 9))
@@ -156,14 +192,71 @@ class HistoryModel(RuleBasedStateMachine):
         except Killed:
             found = {one.uuid: set(one.tags) for one in self.site.history().revisions}
             assert found[uuid] in (self.tags[uuid], after)
+            self.unsure.tags.setdefault(uuid, []).extend((self.tags[uuid], after))
             after = found[uuid]
+        else:
+            self.unsure.tags.pop(uuid, None)
         self.tags[uuid] = after
+
+    @rule(minutes=st.sampled_from([1, 60, 1500, 50_000, 600_000, -1500, -50_000]))
+    def time_passes(self, minutes: int) -> None:
+        """Or the clock is set, forth or back."""
+        self.now += timedelta(minutes=minutes)
+
+    @rule(keep=st.integers(1, 3), kill=st.sampled_from([0, 0, 1, 2, 3, 5, 8]))
+    def expire(self, keep: int, kill: int) -> None:
+        """What the plan removes or takes a tag from, and if a kill came then no more than that."""
+        policy = {"daily": TagPolicy(86400, keep), "weekly": TagPolicy(7 * 86400, keep)}
+        plan = plan_expiry(self.site.history().revisions, policy, self.now)
+        try:
+            with (
+                armed(killing(kill)),
+                Repository.open(str(self.site.base)) as repository,
+                repository.job("vm") as job,
+            ):
+                execute_expiry(job, plan)
+        except Killed:
+            pass
+        self._expired(plan, whole=kill == 0)
+
+    @rule(waive=st.booleans(), kill=st.sampled_from([0, 0, 0, 1, 4, 9, 16, 25, 36, 49, 64, 81]))
+    def collect_garbage(self, waive: bool, kill: int) -> None:
+        """Nothing that a revision needs goes, whatever the clock says and whenever it is killed."""
+        clock = StandingClock(self.now)
+        with (
+            suppress(Killed),
+            armed(killing(kill)),
+            Repository.open(str(self.site.base)) as repository,
+        ):
+            collect(repository, clock, NoProgress(), waive_grace=waive, force=True)
+
+    @rule(pick=picks)
+    def power_cut(self, pick: int) -> None:
+        """All that was acknowledged is there; of the rest each thing is whole or not there."""
+        self.repair()
+        self.disk.cut(random.Random(pick))
+        history = self.site.history()
+        for revision in history.revisions:
+            content = self.site.restored(revision)
+            if revision.uuid not in self.images:
+                self._came_back(revision, content)
+            assert self.images[revision.uuid] == content
+            tags = set(revision.tags)
+            assert tags in self.unsure.tags.get(revision.uuid, [self.tags[revision.uuid]])
+            self.tags[revision.uuid] = tags
+        for uuid in self.images.keys() - {one.uuid for one in history.revisions}:
+            assert uuid in self.unsure.committed, "an acknowledged revision is gone"
+            self._drop(uuid)
+        self.unsure = Unsure()
 
     @precondition(lambda self: len(self.good) < DAMAGED_AT_ONCE)
     @rule(pick=picks, how=st.sampled_from(["flip", "cut", "remove"]))
     def damage_a_chunk(self, pick: int, how: str) -> None:
         """A chunk file rots, until a repair or a new copy."""
-        files = [path for path in self.site.chunk_files() if path not in self.good]
+        trash = {path.name for path in self.site.chunks.glob("trash/*/*")}  # a reader looks there too
+        files = [
+            path for path in self.site.chunk_files() if path not in self.good and path.name not in trash
+        ]
         if not files:
             return
         path = files[pick % len(files)]
@@ -174,6 +267,7 @@ class HistoryModel(RuleBasedStateMachine):
             path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
         elif how == "cut":
             path.write_bytes(content[:at])
+        self.disk.notice(path)
 
     @rule()
     def repair(self) -> None:
@@ -181,6 +275,7 @@ class HistoryModel(RuleBasedStateMachine):
         for path, content in self.good.items():
             path.unlink(missing_ok=True)
             path.write_bytes(content)
+            self.disk.notice(path)
         self.good.clear()
 
     @precondition(lambda self: self.images)
@@ -213,7 +308,7 @@ class HistoryModel(RuleBasedStateMachine):
         """The revisions and their tags, no less and no more, and nobody misses a record."""
         history = self.site.history()
 
-        assert list(self.images) == [one.uuid for one in history.revisions]
+        assert sorted(self.images) == sorted(one.uuid for one in history.revisions)
         assert self.tags == {one.uuid: set(one.tags) for one in history.revisions}
         assert ((), ()) == (history.unreadable, history.lost)
 
@@ -226,6 +321,46 @@ class HistoryModel(RuleBasedStateMachine):
                 if any(block):
                     os.pwrite(file.fileno(), block, at)
 
+    def _backup(self, source: Source | None = None) -> Revision:
+        self.now += timedelta(minutes=1)
+        self.site.clock = StandingClock(self.now)
+        return self.site.backup(source=source)
+
+    def _drop(self, uuid: str) -> None:
+        """It is not there any more."""
+        del self.images[uuid], self.tags[uuid]
+        self.unsure.tags.pop(uuid, None)
+        self.gone.add(uuid)
+
+    def _expired(self, plan: Sequence[Verdict], *, whole: bool) -> None:
+        """Take over what was done of a plan."""
+        there = {one.uuid: set(one.tags) for one in self.site.history().revisions}
+        for one in plan:
+            if one.fate is Fate.REMOVE:
+                assert not (whole and one.uuid in there)
+                if one.uuid not in there:
+                    if not whole:
+                        self.unsure.forgotten[one.uuid] = self.images[one.uuid], self.tags[one.uuid]
+                    self._drop(one.uuid)
+            elif one.lost:
+                after = self.tags[one.uuid] - set(one.lost)
+                assert there[one.uuid] in ([after] if whole else [after, self.tags[one.uuid]])
+                self.unsure.tags.setdefault(one.uuid, []).extend((self.tags[one.uuid], after))
+                if whole:
+                    del self.unsure.tags[one.uuid]
+                self.tags[one.uuid] = there[one.uuid]
+
+    def _came_back(self, revision: Revision, content: bytes) -> None:
+        """A revision that was not there: of a backup, or by a forget, that was cut short."""
+        uuid = revision.uuid
+        if uuid in self.unsure.forgotten:
+            self.images[uuid], self.tags[uuid] = self.unsure.forgotten[uuid]
+            self.gone.discard(uuid)
+        else:
+            assert uuid not in self.gone, "a forgotten revision came back"
+            assert content in self.unsure.backups
+            self.images[uuid], self.tags[uuid] = content, set(revision.tags)
+
     def _add(self, revision: Revision) -> None:
         self.images[revision.uuid] = self.image
         self.tags[revision.uuid] = set(revision.tags)
@@ -236,6 +371,7 @@ class HistoryModel(RuleBasedStateMachine):
         assert len(new) <= 1
         for revision in new:
             self._add(revision)
+            self.unsure.committed.add(revision.uuid)
 
     def _pick(self, pick: int) -> str:
         return list(self.images)[pick % len(self.images)]
@@ -251,27 +387,38 @@ class HistoryModel(RuleBasedStateMachine):
         return [(at, len(one)) for at, one in pieces if any(one) and chunk_id(one).hex() in damaged]
 
 
-def _run(monkeypatch: pytest.MonkeyPatch, runs: int, length: int) -> None:
+@pytest.fixture(autouse=True)
+def small_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread and small batches, so that each step has its number."""
     monkeypatch.setattr(file_source, "_TICK_NS", 0)  # nobody writes the image beside us
     monkeypatch.setattr(chunks, "BATCH_SIZE", 3 * CHUNK)
+    monkeypatch.setattr(parallel, "THREADS", 1)
+
+
+def run(runs: int, length: int, first_seed: int) -> None:
+    """So many runs of so many steps."""
     chosen = settings(
         max_examples=runs,
         stateful_step_count=length,
         deadline=None,
-        derandomize=True,
+        database=None,
+        phases=(Phase.generate,),  # the seed leads to a failure again; to shrink it takes minutes
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(HistoryModel, settings=chosen)
+    machine = seed(first_seed)(type("Seeded", (HistoryModel,), {}))
+    run_state_machine_as_test(machine, settings=chosen)
 
 
-def test_every_revision_equals_the_bytes_that_were_backed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_revision_equals_the_bytes_that_were_backed_up(tally: Tally) -> None:
     """Sixty runs of thirty steps of everything that may happen to a repository."""
-    _run(monkeypatch, 60, 30)
+    run(60, 30, 0)
+    tally.count(60, seed=0)
 
 
-@pytest.mark.torture
-def test_every_revision_equals_the_bytes_that_were_backed_up_for_long(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The same, a thousand runs of fifty steps."""
-    _run(monkeypatch, 1000, 50)
+@pytest.mark.torture(weight=10)
+@pytest.mark.parametrize("first", range(1, 401, 100))
+def test_every_revision_equals_the_bytes_that_were_backed_up_for_long(tally: Tally, first: int) -> None:
+    """The same, ten thousand runs of fifty steps, in fours of a hundred seeds with 25 runs each."""
+    for one in tally.each(range(first, first + 100)):
+        run(25, 50, one)
+        tally.count(24, planned=24, seed=one)
