@@ -121,7 +121,7 @@ def test_jobs_of_the_example_configuration_are_valid() -> None:
 
     assert jobs
     for name, job in jobs.items():
-        open_source(job.source, name)
+        open_source(job.source, name, None)
 
 
 def test_the_job_configuration_that_is_shown_is_what_init_writes() -> None:

@@ -21,7 +21,7 @@ from strategies import hostile_names
 
 def test_file_source_is_opened_by_its_type() -> None:
     """Type `file` with a filename gives a file source."""
-    source = open_source(SourceConfig("file", {"filename": "/x"}), "config")
+    source = open_source(SourceConfig("file", {"filename": "/x"}), "config", None)
 
     assert isinstance(source, FileSource)
     assert "/x" == source.path
@@ -38,6 +38,16 @@ def test_file_source_is_opened_by_its_type() -> None:
         ("file", {"filename": True}, "source.filename"),
         ("file", {"filename": "/a\0b"}, "source.filename"),
         ("file", {"filename": "/x", "pool": "rbd"}, "source.pool"),
+        ("file", {"filename": "/x", "clone": "maybe"}, "source.clone"),
+        ("file", {"filename": "/x", "clone": True}, "source.clone"),
+        ("file", {"filename": "/x", "clone": 0}, "source.clone"),
+        ("file", {"filename": "/x", "clone-directory": "clones"}, "source.clone-directory"),
+        ("file", {"filename": "/x", "clone-directory": "/a\0"}, "source.clone-directory"),
+        ("file", {"filename": "/x", "pre-snapshot": " "}, "source.pre-snapshot"),
+        ("file", {"filename": "/x", "post-snapshot": True}, "source.post-snapshot"),
+        ("file", {"filename": "/x", "snapshot-timeout": "soon"}, "source.snapshot-timeout"),
+        ("file", {"filename": "/x", "snapshot-timeout": 0}, "source.snapshot-timeout"),
+        ("file", {"filename": "/x", "snapshot-timeout": "2d"}, "source.snapshot-timeout"),
     ],
 )
 def test_wrong_source_is_told_with_its_key(
@@ -45,7 +55,7 @@ def test_wrong_source_is_told_with_its_key(
 ) -> None:
     """Unknown types, missing names and other types' keys are errors of the configuration."""
     with pytest.raises(ConfigError) as caught:
-        open_source(SourceConfig(kind, settings), "JOB/config")
+        open_source(SourceConfig(kind, settings), "JOB/config", None)
 
     assert ("JOB/config", key) == (caught.value.file, caught.value.key)
 

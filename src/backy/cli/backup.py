@@ -14,6 +14,7 @@ from backy.ground.errors import BackyError, OptionRefused
 from backy.ground.linux import keep_freed_memory
 from backy.ground.units import format_duration, format_size
 from backy.operation.backup import Coding, backup
+from backy.source.base import Owner
 from backy.source.registry import open_source
 
 
@@ -50,7 +51,8 @@ def command(options: Options, tags: str, codec: str | None, delta: str | None, *
     with options.opened_job() as (repository, job), options.log_for(job) as log:
         config = job.config()
         wanted = tag_rules.allowed(tags, config.schedule, force)
-        source = open_source(config.source, job.config_path)
+        owner = Owner(repository.format.repository, job.name)
+        source = open_source(config.source, job.config_path, owner)
         legacy = settings.legacy + config.legacy
         if legacy:
             log.warning("settings of older versions have no effect", keys=", ".join(legacy))

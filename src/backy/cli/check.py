@@ -14,6 +14,7 @@ from backy.domain.health import (
     HeldTrash,
     JobHealth,
     Report,
+    State,
     assess,
     judge_collection,
     judge_store,
@@ -23,6 +24,7 @@ from backy.domain.settings import DEFAULT_FILE, Settings
 from backy.domain.sla import FUTURE_TOLERANCE, Figures, judge, smallest_interval
 from backy.ground.clock import SystemClock
 from backy.ground.errors import BackyError
+from backy.operation.clones import survey_clones
 from backy.operation.collect import look_into_trash
 from backy.operation.survey import Surveyed, survey
 from backy.repository import quarantine, remembered, trust
@@ -92,7 +94,7 @@ def _report(options: Options, *, lenient: bool) -> Report:
     changed = os.stat(options.config or DEFAULT_FILE).st_mtime
     with Repository.open(base) as repository:
         found = survey(repository, settings.jobs, now)
-        store = _store(repository, now)
+        store = _store(repository, now) + _leftovers(repository, settings)
     jobs = _jobs(settings, found, datetime.fromtimestamp(changed, UTC), now)
     mistakes = [f"{one.key}: {one.why}" for one in settings.faults]
     return assess(jobs, mistakes, store, daemon_alive=daemon_runs(base))
@@ -109,6 +111,19 @@ def _store(repository: Repository, now: datetime) -> list[Finding]:
     collection = judge_collection(outcome.stopped if outcome is not None else (), held, now)
     unhealed = sum(one.is_open for one in quarantine.cases(repository.chunks))
     return collection + judge_store(unhealed, trust.read_cycle(repository.chunks), now)
+
+
+def _leftovers(repository: Repository, settings: Settings) -> list[Finding]:
+    """Clones that take the space of an image for nothing."""
+    return [
+        Finding(
+            State.WARNING,
+            one.clone.job,
+            f"clone {one.clone.path} is left over, {one.why}: 'backy clones delete' removes it",
+        )
+        for one in survey_clones(repository, settings.jobs)
+        if one.why
+    ]
 
 
 def _jobs(

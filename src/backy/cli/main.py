@@ -32,6 +32,7 @@ COMMANDS = {
     "distrust": Listed("distrust", "Say that revisions are not to be believed."),
     "repair": Listed("repair", "Fill damaged revisions from the live source."),
     "reports": Listed("reports", "Show or delete reports of damaged chunks."),
+    "clones": Listed("clones", "Show or delete the clones of image files."),
     "find": Listed("find", "Print the UUIDs of the revisions that a spec names."),
     "forget": Listed("forget", "Remove revisions from the history."),
     "tags": Listed("tags", "Set, add or remove tags of revisions."),

@@ -29,7 +29,7 @@ def command(options: Options, name: str | None, *, as_json: bool) -> None:
         options = options._replace(job=name)
     settings = options.global_config()
     with options.opened_job() as (repository, job), options.log_for(job) as log:
-        source = open_source(job.config().source, job.config_path)
+        source = open_source(job.config().source, job.config_path, None)
         log.info("repair started", job=job.name)
         try:
             done = repair(repository, job, source, settings.codec, SystemClock(), options.progress())

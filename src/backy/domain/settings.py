@@ -33,6 +33,7 @@ from backy.domain.config import (
     parse_schedule,
     parse_source,
 )
+from backy.domain.file_settings import KEYS, wrong_file_settings
 from backy.domain.names import check_job_name
 from backy.domain.strict_yaml import load, mapping, shown, text, unknown_key
 from backy.ground.errors import ConfigError, ConfigFaults, NameRefused
@@ -51,7 +52,7 @@ _PEER = ("url", "token")
 _JOB = ("source", "schedule")
 _RBD = ("pool", "image", "full-always", "vm", "consul_acl_token")
 SOURCE_KEYS: Mapping[str, tuple[str, ...]] = {
-    "file": ("filename",),
+    "file": KEYS,
     "rbd": _RBD,
     "ceph-rbd": _RBD,
     "ceph": _RBD,
@@ -280,6 +281,11 @@ class _Reader:
         for one in _REQUIRED[parsed.type]:
             if one not in parsed.settings:
                 self.faults.append(ConfigError(self.file, f"{key}.{one}", "it is missing"))
+        if parsed.type == "file":
+            self.faults += [
+                ConfigError(self.file, f"{key}.{one.key}", str(one))
+                for one in wrong_file_settings(parsed.settings)
+            ]
 
     def api(self, document: Mapping[str, object]) -> ApiConfig:
         """The `api` section."""

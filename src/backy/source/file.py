@@ -7,6 +7,11 @@ A file on XFS or btrfs is cloned (`clone`) beside the image, or in a directory t
 Where that cannot be, it is read in place, and the operator is told: once, if this file system has no
 clones; each time, if it should have worked. No backup fails for want of a clone.
 
+The operator's commands are run around it (`commands`): the second one as soon as the clone is made or
+has failed, since a guest may be frozen; where nothing can be cloned, after the last read, since what is
+read may be a snapshot that the first one made. There it runs after the revision was committed, so its
+failure is only shown.
+
 In place there is no frozen view: the image may change while it is read, and then the revision is no
 instant of it. That is noticed and said (`consistency: torn`), never called good:
 
@@ -26,7 +31,7 @@ import os
 import stat
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
 from typing import NamedTuple
 
@@ -39,7 +44,9 @@ from backy.ground.linux import Buffer
 from backy.ground.pagecache import UncachedFile
 from backy.source import clone, opened
 from backy.source.base import Base, Changes, Confidence, Owner, Snapshot
+from backy.source.clone import CloneSnapshot
 from backy.source.clonefiles import remove_clones
+from backy.source.commands import Bracket, Commands
 
 _TICK_NS = 20_000_000
 _TICK_TRIES = 5
@@ -64,11 +71,14 @@ class Cloning(NamedTuple):
 
 
 class FileSource:
-    """An image file or block device at `path`; without `cloning` it is always read in place."""
+    """An image file or block device at `path`, which is read in place without `cloning`."""
 
-    def __init__(self, path: str, cloning: Cloning | None = None) -> None:
+    def __init__(
+        self, path: str, cloning: Cloning | None = None, commands: Commands | None = None
+    ) -> None:
         self.path = path
         self._cloning = cloning
+        self._commands = commands or Commands()
 
     @cached_property
     def place(self) -> str:
@@ -90,9 +100,16 @@ class FileSource:
     @contextmanager
     def snapshot(self, revision: str) -> Iterator[Snapshot]:
         """See `Source.snapshot`."""
+        _ = self.place  # before `pre-snapshot` makes anything
         with ExitStack() as stack:
+            bracket = stack.enter_context(self._around(revision))
             file = stack.enter_context(opened.open_image(self.path))
-            yield self._cloned(stack, file, revision) or FileSnapshot(self.path, file)
+            snapshot = self._cloned(stack, file, revision)
+            if snapshot is None:
+                snapshot = FileSnapshot(self.path, file)
+            elif not snapshot.remark and (why := bracket.end()):
+                snapshot.warnings.append(why)
+            yield snapshot
 
     @contextmanager
     def live(self) -> Iterator["FileSnapshot"]:
@@ -100,7 +117,13 @@ class FileSource:
         with opened.open_image(self.path) as file:
             yield FileSnapshot(self.path, file)
 
-    def _cloned(self, stack: ExitStack, file: UncachedFile, revision: str) -> Snapshot | None:
+    def _around(self, revision: str) -> AbstractContextManager[Bracket]:
+        job = "" if self._cloning is None else self._cloning.owner.job
+        return self._commands.around(os.path.abspath(self.path), job, revision)
+
+    def _cloned(
+        self, stack: ExitStack, file: UncachedFile, revision: str
+    ) -> "CloneSnapshot | FileSnapshot | None":
         """A clone that ends with the stack, or the file in place and the reason; None for neither."""
         cloning = self._cloning
         if cloning is None or not cloning.wanted or not stat.S_ISREG(os.fstat(file.fd).st_mode):

@@ -1,32 +1,51 @@
 """Source types by name: from a job's configuration to its source.
 
-    >>> open_source(SourceConfig("file", {"filename": "/srv/vm01.raw"}), "config").path
+    >>> open_source(SourceConfig("file", {"filename": "/srv/vm01.raw"}), "config", None).path
     '/srv/vm01.raw'
 
 Limits: checks the settings' form only; whether the image is there shows when it is read.
 """
 
 from backy.domain.config import SourceConfig
+from backy.domain.file_settings import (
+    FILENAME,
+    KEYS,
+    FileSettings,
+    WrongSetting,
+    parse_file_settings,
+)
+from backy.domain.strict_yaml import check_keys
 from backy.ground.errors import ConfigError, OptionRefused
-from backy.source.base import Source
-from backy.source.file import FileSource
+from backy.source.base import Owner
+from backy.source.commands import Commands
+from backy.source.file import Cloning, FileSource
 
 TYPES = ("file",)
 
 
-def open_source(config: SourceConfig, file: str) -> Source:
-    """The source that a configuration file describes; ConfigError with the key."""
+def file_settings(config: SourceConfig, file: str) -> FileSettings:
+    """The settings of a source of type `file`; ConfigError with the key, also for other types."""
     if config.type not in TYPES:
         known = ", ".join(TYPES)
         raise ConfigError(file, "source.type", f"{config.type!r} is not known; known are {known}")
-    unknown = set(config.settings) - {"filename"}
-    if unknown:
-        why = "this key is not known for type file; known is filename"
-        raise ConfigError(file, f"source.{min(unknown)}", why)
-    filename = config.settings.get("filename")
-    if not isinstance(filename, str) or not filename or "\0" in filename:
-        raise ConfigError(file, "source.filename", "it must be the path of an image or block device")
-    return FileSource(filename)
+    check_keys(config.settings, KEYS, file, "source")
+    try:
+        return parse_file_settings(config.settings)
+    except WrongSetting as error:
+        raise ConfigError(file, f"source.{error.key}", str(error)) from error
+
+
+def open_source(config: SourceConfig, file: str, owner: Owner | None) -> FileSource:
+    """The source that a configuration file describes; ConfigError with the key.
+
+    Snapshots are made in the name of `owner`; without one nothing is made or run, for a look only.
+    """
+    settings = file_settings(config, file)
+    if owner is None:
+        return FileSource(settings.filename)
+    commands = Commands(settings.pre_snapshot, settings.post_snapshot, settings.timeout)
+    cloning = Cloning(owner, settings.clone_directory, settings.clone)
+    return FileSource(settings.filename, cloning, commands)
 
 
 def from_argument(kind: str, source: str, absolute: str) -> SourceConfig:
@@ -37,4 +56,4 @@ def from_argument(kind: str, source: str, absolute: str) -> SourceConfig:
         raise OptionRefused("SOURCE", "it must be the path of an image or block device")
     if any("\ud800" <= one <= "\udfff" for one in absolute):
         raise OptionRefused("SOURCE", "its path is not UTF-8, which no configuration can hold")
-    return SourceConfig(kind, {"filename": absolute})
+    return SourceConfig(kind, {FILENAME: absolute})

@@ -1,0 +1,277 @@
+"""The operator's commands around a snapshot: what runs when, and what becomes of those that fail."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from loopdisk import Disk
+
+from backy.domain.config import SourceConfig
+from backy.domain.revision import View
+from backy.ground.errors import SourceRefused
+from backy.source.commands import Commands
+from backy.source.file import Cloning, FileSource
+from backy.source.registry import open_source
+from cloning import OWNER, SIZE, ImageSite, revision, whole
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    """A file in which commands note that they ran."""
+    path = tmp_path / "notes"
+    path.touch()
+    return path
+
+
+def noting(notes: Path, word: str, then: str = "true") -> str:
+    """A command line that notes a word."""
+    return f"echo {word} >> {notes}; {then}"
+
+
+def in_place(tmp_path: Path, notes: Path, pre: str = "true", post: str = "true") -> FileSource:
+    """An image that is never cloned, with commands that note `pre` and `post`."""
+    (tmp_path / "image").write_bytes(b"x" * SIZE)
+    commands = Commands(noting(notes, "pre", pre), noting(notes, "post", post), 60)
+    return FileSource(str(tmp_path / "image"), Cloning(OWNER, wanted=False), commands)
+
+
+def test_commands_run_before_and_after_the_reads(tmp_path: Path, notes: Path) -> None:
+    """What is read in place may be what the first command made, so the other waits for the last read."""
+    with in_place(tmp_path, notes).snapshot(revision(1)) as snapshot:
+        whole(snapshot)
+        assert "pre\n" == notes.read_text()
+
+    assert "pre\npost\n" == notes.read_text()
+
+
+@pytest.mark.root
+def test_second_command_runs_once_the_clone_is_made(image_site: ImageSite, notes: Path) -> None:
+    """A frozen guest goes on while its clone is read, and is told to only once."""
+    commands = Commands(noting(notes, "pre"), noting(notes, "post"))
+    source = FileSource(str(image_site.path), Cloning(OWNER), commands)
+    with source.snapshot(revision(1)) as snapshot:
+        assert View.CLONE is snapshot.identity.view
+        assert "pre\npost\n" == notes.read_text()
+
+    assert "pre\npost\n" == notes.read_text()
+
+
+@pytest.mark.root
+def test_second_command_runs_once_the_clone_has_failed(image_site: ImageSite, notes: Path) -> None:
+    """No guest stays frozen because a directory is missing."""
+    commands = Commands(noting(notes, "pre"), noting(notes, "post"))
+    source = FileSource(str(image_site.path), Cloning(OWNER, "/nowhere"), commands)
+    with source.snapshot(revision(1)) as snapshot:
+        assert View.IN_PLACE is snapshot.identity.view
+        assert "pre\npost\n" == notes.read_text()
+
+
+@pytest.mark.root
+def test_where_nothing_can_be_cloned_the_second_command_waits(
+    file_systems: Callable[[str], Disk], tmp_path: Path, notes: Path
+) -> None:
+    """On ext4 the image may be a snapshot of the operator's own making."""
+    folder = file_systems("ext4").folder / tmp_path.name
+    folder.mkdir()
+    site = ImageSite(folder)
+    commands = Commands(noting(notes, "pre"), noting(notes, "post"))
+    with FileSource(str(site.path), Cloning(OWNER), commands).snapshot(revision(1)) as snapshot:
+        assert snapshot.remark
+        assert "pre\n" == notes.read_text()
+
+    assert "pre\npost\n" == notes.read_text()
+
+
+def test_image_may_be_made_by_the_first_command(tmp_path: Path, notes: Path) -> None:
+    """Such as a snapshot of LVM, which the second one removes."""
+    image = tmp_path / "image"
+    commands = Commands(f'printf made > "$BACKY_SOURCE"; echo pre >> {notes}', 'rm "$BACKY_SOURCE"')
+    source = FileSource(str(image), Cloning(OWNER), commands)
+    with source.snapshot(revision(1)) as snapshot:
+        assert b"made" == whole(snapshot)
+
+    assert not image.exists()
+
+
+def test_commands_know_what_they_are_for(tmp_path: Path, notes: Path) -> None:
+    """Job, revision and image stand in the environment of both."""
+    (tmp_path / "image").write_bytes(b"x")
+    line = f'echo "$BACKY_JOB $BACKY_REVISION $BACKY_SOURCE" >> {notes}'
+    source = FileSource(str(tmp_path / "image"), Cloning(OWNER, wanted=False), Commands(line, line))
+    with source.snapshot(revision(1)):
+        pass
+
+    assert f"{OWNER.job} {revision(1)} {tmp_path}/image\n" * 2 == notes.read_text()
+
+
+def test_first_command_that_fails_ends_the_backup(tmp_path: Path, notes: Path) -> None:
+    """Nothing is read, the reason is told, and the second one still runs."""
+    source = in_place(tmp_path, notes, pre="echo no such guest >&2; exit 7")
+    with (
+        pytest.raises(
+            SourceRefused,
+            match=r"the pre-snapshot command ended with code 7 \(no such guest\), so nothing was backed",
+        ),
+        source.snapshot(revision(1)),
+    ):
+        pass
+
+    assert "pre\npost\n" == notes.read_text()
+
+
+def test_command_that_takes_too_long_is_killed_with_all_it_started(tmp_path: Path, notes: Path) -> None:
+    """The whole process group goes, the second command runs, and nobody waits any longer."""
+    (tmp_path / "image").write_bytes(b"x")
+    pre = f"sleep 1000 & echo $! > {tmp_path}/pid; wait"
+    commands = Commands(pre, noting(notes, "post"), 1)
+    source = FileSource(str(tmp_path / "image"), Cloning(OWNER), commands)
+    with (
+        pytest.raises(SourceRefused, match="pre-snapshot command took longer than 1 s and was killed"),
+        source.snapshot(revision(1)),
+    ):
+        pass
+
+    assert "post\n" == notes.read_text()
+    assert is_gone(int((tmp_path / "pid").read_text()))
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process ends within two seconds, or is only waiting to be reaped."""
+    for _ in range(200):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_what_a_command_leaves_behind_is_not_waited_for(tmp_path: Path, notes: Path) -> None:
+    """A process in the background that has our pipe does not hold the backup up."""
+    source = in_place(tmp_path, notes, pre="sleep 30 & echo $! > pid".replace("pid", f"{tmp_path}/pid"))
+    begin = time.monotonic()
+    with source.snapshot(revision(1)):
+        assert time.monotonic() - begin < 20
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+def test_command_may_say_a_lot(tmp_path: Path, notes: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It never waits for us; the end of what it says is shown, fit for a terminal."""
+    pre = r"i=0; while [ $i -lt 20000 ]; do echo 0123456789; i=$((i+1)); done; printf 'last\033[2J\n'"
+    with in_place(tmp_path, notes, pre=pre).snapshot(revision(1)):
+        pass
+
+    shown = capfd.readouterr().err.splitlines()
+    assert len(shown) < 500
+    assert "pre-snapshot: last?[2J" == shown[-1]
+
+
+def test_command_finds_nothing_on_its_input(tmp_path: Path, notes: Path) -> None:
+    """It cannot wait for a terminal."""
+    with in_place(tmp_path, notes, pre="cat").snapshot(revision(1)):
+        pass
+
+    assert "pre\npost\n" == notes.read_text()
+
+
+@pytest.mark.root
+def test_second_command_that_fails_after_a_clone_is_a_warning(image_site: ImageSite) -> None:
+    """The clone is good; that the guest may still be frozen has to be known."""
+    source = FileSource(str(image_site.path), Cloning(OWNER), Commands(None, "kill -9 $$"))
+    with source.snapshot(revision(1)) as snapshot:
+        assert ["the post-snapshot command was ended by signal 9"] == list(snapshot.warnings)
+
+
+def test_second_command_that_fails_at_the_end_is_shown(
+    tmp_path: Path, notes: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The revision is committed by then, so it stays, and the failure stands in the log."""
+    with in_place(tmp_path, notes, post="exit 3").snapshot(revision(1)):
+        pass
+
+    assert "warning: the post-snapshot command ended with code 3\n" == capfd.readouterr().err
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
+def test_second_command_runs_after_an_error(
+    tmp_path: Path, notes: Path, error: type[BaseException]
+) -> None:
+    """Whatever ends the backup."""
+    with pytest.raises(error), in_place(tmp_path, notes).snapshot(revision(1)):
+        raise error
+
+    assert "pre\npost\n" == notes.read_text()
+
+
+def test_second_command_runs_when_the_image_is_missing(tmp_path: Path, notes: Path) -> None:
+    """The first one has run, though nothing could be opened after it."""
+    commands = Commands(noting(notes, "pre"), noting(notes, "post"))
+    source = FileSource(str(tmp_path / "none"), Cloning(OWNER), commands)
+    with pytest.raises(SourceRefused, match="does not exist"), source.snapshot(revision(1)):
+        pass
+
+    assert "pre\npost\n" == notes.read_text()
+
+
+PROGRAM = """
+import signal, sys
+from backy.source.base import Owner
+from backy.source.commands import Commands
+from backy.source.file import Cloning, FileSource
+def ended(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGTERM, ended)
+image, pre, post, owner, job, revision = sys.argv[1:]
+with FileSource(image, Cloning(Owner(owner, job)), Commands(pre, post)).snapshot(revision):
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("when", ["during the first command", "during the reads"])
+def test_second_command_runs_after_sigterm(tmp_path: Path, notes: Path, when: str) -> None:
+    """A backup that is ended leaves no guest frozen, and no command running."""
+    (tmp_path / "image").write_bytes(b"x")
+    os.mkfifo(tmp_path / "ready")
+    waits = "sleep 1000" if when == "during the first command" else "true"
+    pre = f"echo $$ > {tmp_path}/pid; echo > {tmp_path}/ready; {waits}"
+    words = [str(tmp_path / "image"), pre, noting(notes, "post"), *OWNER, revision(1)]
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, *words], stderr=subprocess.DEVNULL)
+    (tmp_path / "ready").read_bytes()
+    if when == "during the reads":
+        assert is_gone(int((tmp_path / "pid").read_text()))
+    process.terminate()
+
+    assert process.wait(30) != 0
+    assert "post\n" == notes.read_text()
+    assert is_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_commands_come_from_the_configuration(tmp_path: Path, notes: Path) -> None:
+    """The keys of a job's source are what is run."""
+    (tmp_path / "image").write_bytes(b"x")
+    settings: dict[str, str | int | bool] = {
+        "filename": str(tmp_path / "image"),
+        "clone": False,
+        "pre-snapshot": noting(notes, "pre"),
+        "post-snapshot": noting(notes, "post"),
+        "snapshot-timeout": "5s",
+    }
+    with open_source(SourceConfig("file", settings), "config", OWNER).snapshot(revision(1)):
+        pass
+
+    assert "pre\npost\n" == notes.read_text()
+
+
+def test_looking_runs_nothing(tmp_path: Path, notes: Path) -> None:
+    """`init` and `repair` freeze nobody."""
+    with in_place(tmp_path, notes).live():
+        pass
+
+    assert "" == notes.read_text()
