@@ -86,7 +86,7 @@ class ChunkReader:
     def prove(self, entry: Entry) -> int:
         """Decode and hash the very file that an entry names: its plain length; raises like `read`.
 
-        Of a delta that is missing, the full chunk in its place.
+        Of a delta that is missing, or whose base is, the full chunk in its place.
         """
         return self._or_full(entry, lambda one: len(self._decode(one)))
 
@@ -113,10 +113,13 @@ class ChunkReader:
     def _or_full(self, entry: Entry, look: Callable[[Entry], int]) -> int:
         try:
             return look(entry)
-        except ChunkMissing as missing:
-            if entry.base is None or missing.chunk != layout.chunk_name(entry):
+        except ChunkMissing:
+            if entry.base is None:
                 raise
-            return look(Entry(entry.ident))
+            # What heals a delta, or stands in for one whose base is gone.
+            with suppress(ChunkMissing):
+                return look(Entry(entry.ident))
+            raise
 
     def _check_frames(self, entry: Entry) -> int:
         header = chunk.check_frame(entry.ident, self._frame(entry), self._limit)
