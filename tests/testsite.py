@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from backy.ground.directory import Directory
 from backy.operation.backup import Coding, backup
 from backy.operation.progress import NoProgress
 from backy.operation.restore import BadRange, restore
+from backy.operation.trust import conclude
 from backy.operation.verify import Result, Selected, verify
 from backy.repository import history as histories
 from backy.repository.history import History
@@ -104,6 +106,19 @@ class Site:
             history = histories.load(opened.directory)
             selected = Selected(opened, history, history.revisions)
             return verify(repository, [selected], NoProgress(), quick=quick)
+
+    def concluded(self, *jobs: str, quick: bool = False) -> Result:
+        """As the command: verify all of some jobs, move bad chunks aside, and mark whom they hurt."""
+        with ExitStack() as stack:
+            repository = stack.enter_context(Repository.open(str(self.base)))
+            selection = []
+            for name in jobs or ("vm",):
+                job = stack.enter_context(repository.job(name))
+                history = histories.load(job.directory)
+                selection.append(Selected(job, history, history.revisions))
+            result = verify(repository, selection, NoProgress(), quick=quick)
+            assert conclude(repository, selection, result, self.clock, quick=quick).failed is None
+            return result
 
     def history(self, *, job: str = "vm") -> History:
         """The job's history."""

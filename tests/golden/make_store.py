@@ -1,10 +1,13 @@
-"""Writes tests/golden/store-N.tar.gz: a small store that every later version of backy must read.
+"""Writes tests/golden/store-N.tar.gz: small stores that every later version of backy must read.
 
     make golden
 
-It has every form that the formats know: chunks by all codecs, full and delta, a short last chunk, a
-map with a base table, a page of zeros and two stored pages, records with every tag origin. What the
-images hold is in store-N.json, as sizes and SHA-256. Run once for each new format version; files
+store-1 has every form that the formats know: chunks by all codecs, full and delta, a short last chunk,
+a map with a base table, a page of zeros and two stored pages, records with every tag origin. store-2 is
+what a source with snapshots gives: deltas that backups wrote on inherited maps, a list of snapshots,
+records that say what was read and why, and what an audit has found.
+
+What the images hold is in store-N.json, as sizes and SHA-256. A new store comes with new forms; files
 that were released are never written again.
 """
 
@@ -17,19 +20,23 @@ import tarfile
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import patch
 
-from backy.domain import chunk
+from backy.domain import audit, chunk
 from backy.domain.chunk import Encoder, parse_codec
 from backy.domain.chunkmap import NO_DISK, PAGE_ENTRIES, Entry, Layout
 from backy.domain.revision import Consistency, Origin, Revision, SourceIdentity, Stats, Trust
 from backy.ground.directory import Directory
+from backy.ground.linux import PAGE
 from backy.repository import history as histories
 from backy.repository.chunks import ChunkWriter
-from backy.repository.layout import STORE_FORMAT
 from backy.repository.maps import MapWriter
 from backy.repository.repository import Repository
 from backy.repository.users import registered
+from fakes import FakeSource
 from testsite import CHUNK, Site
+
+Expected = dict[str, dict[str, object]]
 
 HERE = Path(__file__).parent
 EPOCH = datetime(2026, 11, 1, 3, 0, tzinfo=UTC)
@@ -53,17 +60,54 @@ class _Noon:
 
 
 def main() -> None:
-    """Write archive and expectations, unless they have been written before."""
-    archive = HERE / f"store-{STORE_FORMAT}.tar.gz"
-    if archive.exists():
-        raise SystemExit(f"{archive.name} is there: released formats stay as they are")
-    with tempfile.TemporaryDirectory() as folder:
-        site = Site(Path(folder))
-        expected = dict(_full(site, day, codec) for day, codec in enumerate(("lz4", "zstd:3", "none")))
-        expected.update([_delta(site)])
-        _edit(site, next(iter(expected)))
-        _pack(site, archive)
-    (HERE / f"store-{STORE_FORMAT}.json").write_text(json.dumps(expected, indent=2) + "\n")
+    """Write those archives, with expectations, that have not been written before."""
+    missing = {name: make for name, make in STORES.items() if not (HERE / f"{name}.tar.gz").exists()}
+    if not missing:
+        raise SystemExit("all stores are there: released formats stay as they are")
+    for name, make in missing.items():
+        with tempfile.TemporaryDirectory() as folder:
+            site, expected = make(Path(folder))
+            _pack(site, HERE / f"{name}.tar.gz")
+        (HERE / f"{name}.json").write_text(json.dumps(expected, indent=2) + "\n")
+
+
+def _store_1(folder: Path) -> tuple[Site, Expected]:
+    site = Site(folder)
+    expected = dict(_full(site, day, codec) for day, codec in enumerate(("lz4", "zstd:3", "none")))
+    expected.update([_delta(site)])
+    _edit(site, next(iter(expected)))
+    return site, expected
+
+
+def _store_2(folder: Path) -> tuple[Site, Expected]:
+    """Days of small changes, zeros, growth, and a source that hides one, which an audit finds."""
+    site = Site(folder, chunk_size=16 * PAGE)
+    # As a running machine's, and compressible, so that the archive is small.
+    source = FakeSource(b"".join(bytes([number]) * PAGE for number in range(1, 57)), frozen=True)
+    expected: Expected = {}
+    for day in range(9):
+        site.codec, site.clock = ("lz4", "zstd:3", "none")[day % 3], _Noon(day)
+        if day in (1, 2, 5, 6, 8):
+            for block in (day, 20 + day, 40):
+                source.write(block * PAGE, bytes([100 + day]) * PAGE)
+        if day == 2:
+            source.write(48 * PAGE, bytes(8 * PAGE))
+        if day == 3:
+            source.content += bytes(17 * PAGE) + b"the end"
+        if day == 4:
+            source.hidden.add(50)
+            source.write(50 * PAGE, b"h" * PAGE)
+        is_audited = day == 6
+        with patch.object(audit.Audit, "picks", lambda *_, is_audited=is_audited: is_audited):
+            revision = site.backup(source=source)
+        image = bytes(source.content)
+        if day in (4, 5):
+            image = image[: 50 * PAGE] + bytes(PAGE) + image[51 * PAGE :]
+        expected[revision.uuid] = _described(image)
+    return site, expected
+
+
+STORES = {"store-1": _store_1, "store-2": _store_2}
 
 
 def _full(site: Site, day: int, codec: str) -> tuple[str, dict[str, object]]:

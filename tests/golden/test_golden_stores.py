@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from backy.domain.revision import Distrust
+from backy.ground.directory import Directory
+from backy.repository import history as histories
+from backy.repository import snapshots
 from testsite import run_backy
 
 HERE = Path(__file__).parent
@@ -26,7 +30,7 @@ def unpacked(
 
 def test_golden_stores_exist() -> None:
     """The tests below run on at least one store."""
-    assert "store-1" in STORES
+    assert {"store-1", "store-2"} <= set(STORES)
 
 
 def test_golden_store_verifies(unpacked: tuple[Path, dict[str, dict[str, object]]]) -> None:
@@ -53,3 +57,23 @@ def test_golden_store_restores_every_revision(
         found[uuid] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
     assert expected == found
+
+
+def test_a_golden_store_has_what_backups_from_snapshots_leave(tmp_path: Path) -> None:
+    """Deltas, inherited maps, the list of snapshots, and records of what was read and what was found."""
+    with tarfile.open(HERE / "store-2.tar.gz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    deltas = [path for path in tmp_path.glob("chunks/[0-9a-f][0-9a-f]/*") if "." in path.name]
+    with Directory.open(str(tmp_path / "vm")) as job:
+        revisions = histories.load(job).revisions
+        listed = snapshots.listed(job)
+    readings = [one.reading for one in revisions if one.reading is not None]
+
+    assert len(revisions) == len(readings) == 9
+    assert 4 < len(deltas) == sum(one.stats.chunks_delta for one in revisions)
+    assert 0 < sum(one.stats.chunks_inherited for one in revisions)
+    assert [revisions[-1].uuid] == list(listed)
+    assert all(one.source.kept is not None and one.stats.seconds for one in revisions)
+    assert [False] * 6 + [True] + [False] * 2 == [one.audit_failed for one in readings]
+    assert {Distrust.SOURCE, None} == {one.distrust for one in revisions}
+    assert {None, *(one.uuid for one in revisions)} > {one.since for one in readings} > {None}

@@ -44,11 +44,19 @@ class Aftermath:
         self._tell = tell
 
     def look(
-        self, snapshot: Snapshot, user: User, codec: Codec, findings: Findings, bad: list[str]
+        self,
+        snapshot: Snapshot,
+        user: User,
+        codec: Codec,
+        findings: Findings,
+        bad: list[str],
+        *,
+        has_healed: bool,
     ) -> None:
         """Heal what this revision leans on, or mark it: RevisionDamaged. Then note what has healed.
 
-        `bad` are revisions of the job whose map or chunks proved to be damaged.
+        `bad` are revisions of the job whose map or chunks proved to be damaged; `has_healed`: the run
+        has stored what some revision, perhaps of another job, was known to lack.
         """
         if (
             findings.cases
@@ -64,6 +72,8 @@ class Aftermath:
                 settle(self._repository, self._clock, "backup", findings.missing)
             if bad or findings.cases:
                 self._distrust()
+            if has_healed:
+                damage.refresh_all(self._repository, lambda one: one.damaged > 0)
             healed = note_healed(self._repository, self._clock, "backup")
             if healed:
                 self._tell(f"damaged chunks have healed, their content is in the store again ({healed})")

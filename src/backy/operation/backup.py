@@ -30,6 +30,7 @@ from backy.ground.clock import Clock
 from backy.ground.errors import MapDamaged, RecordDamaged, RevisionGone, StorageFailed
 from backy.operation import parallel
 from backy.operation.aftermath import Aftermath
+from backy.operation.heal import lost_chunks
 from backy.operation.hits import Findings, Hits
 from backy.operation.parent import Parent, believed_parent
 from backy.operation.progress import Progress
@@ -185,6 +186,7 @@ class _Attempt:
                 self._start.coding.codec,
                 hits,
                 self._findings,
+                lost_chunks(repository, job),
                 delta=self._start.coding.delta,
             )
             self._timed("read", lambda: self._read(run, changes, reading))
@@ -210,7 +212,14 @@ class _Attempt:
                 stack.enter_context(trust.distrusting(repository.chunks))
             histories.commit(job.directory, revision, [new_map])
             after = Aftermath(repository, job, revision, self._clock, self._tell)
-            after.look(snapshot, self._user, self._start.coding.codec, self._findings, parent.bad)
+            after.look(
+                snapshot,
+                self._user,
+                self._start.coding.codec,
+                self._findings,
+                parent.bad,
+                has_healed=run.has_healed,
+            )
             return revision
 
     def _timed(self, phase: str, work: Callable[[], _Result]) -> _Result:

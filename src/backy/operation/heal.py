@@ -10,21 +10,45 @@ looked for.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from itertools import islice
 from typing import NamedTuple
 
-from backy.domain.chunk import Codec, Encoder, chunk_id
+from backy.domain.chunk import ChunkId, Codec, Encoder, chunk_id
 from backy.domain.chunkmap import NO_DISK, Entry
 from backy.domain.revision import Revision
 from backy.ground import linux
-from backy.ground.errors import SourceFailed
+from backy.ground.errors import JobMissing, RevisionGone, SourceFailed
 from backy.operation.encode import proven_frame
+from backy.operation.trust import open_reports
 from backy.repository import damage
+from backy.repository import history as histories
 from backy.repository.chunks import ChunkWriter
 from backy.repository.damage import Lost
 from backy.repository.repository import Job, Repository
 from backy.repository.users import User
 from backy.source.base import Snapshot
+
+_REMEMBERED = 250_000
+
+
+def lost_chunks(repository: Repository, job: Job) -> set[ChunkId]:
+    """Chunks that damaged revisions lack: of this job, and of those that open cases are known to hurt.
+
+    Whoever stores one of them anew stores it in full, since each revision may have it in another form.
+    At most a quarter of a million.
+    """
+    hurt = {one.job for report in open_reports(repository) for one in report.revisions}
+    found: set[ChunkId] = set()
+    for name in sorted({job.name, *hurt}):
+        with suppress(JobMissing), repository.job(name) as opened:
+            for revision in histories.load(opened.directory).revisions:
+                if revision.damaged:
+                    with suppress(RevisionGone):
+                        lost = damage.lost_of(repository.chunks, opened.directory, revision)
+                        left = _REMEMBERED - len(found)
+                        found.update(islice((one.entry.ident for one in lost if one.entry), left))
+    return found
 
 
 class Healed(NamedTuple):

@@ -27,6 +27,7 @@ from backy.ground.errors import ChunkMissing, DamageError, HistoryBusy, StorageF
 from backy.operation import parallel
 from backy.operation.progress import Progress
 from backy.operation.trust import files_of, missing_of, note_healed, settle
+from backy.operation.verify import said_of
 from backy.repository import damage, layout, quarantine, trust
 from backy.repository.chunks import ChunkReader
 from backy.repository.repository import Repository
@@ -147,7 +148,7 @@ class _Walk:
                     case = quarantine.set_aside(self._chunks, size, file)
                     moved += [case] if case is not None else []
                 self._suspects[file] = None
-            self._bad.append(BadChunk(layout.chunk_name(entry), error.message, bool(moved)))
+            self._bad.append(BadChunk(layout.chunk_name(entry), said_of(entry, error), bool(moved)))
 
     def _settle(self) -> int:
         """Say whom it hurts, also of what a killed run left: how many revisions are damaged by it."""

@@ -20,7 +20,14 @@ from typing import NamedTuple
 from backy.domain.chunk import ChunkId
 from backy.domain.chunkmap import Entry
 from backy.domain.revision import MapDigest, Revision
-from backy.ground.errors import ChunkDamaged, DamageError, MapDamaged, RevisionGone
+from backy.ground.errors import (
+    ChunkDamaged,
+    ChunkMissing,
+    ChunkUnreadable,
+    DamageError,
+    MapDamaged,
+    RevisionGone,
+)
 from backy.operation import parallel
 from backy.operation.progress import Progress
 from backy.repository.chunks import ChunkReader
@@ -50,6 +57,16 @@ class Finding(NamedTuple):
     chunk: str | None
     ranges: tuple[tuple[int, int], ...]
     why: str
+
+
+def said_of(entry: Entry, error: DamageError) -> str:
+    """What is wrong with a chunk, in words: of a delta, also if it is the base that is to blame."""
+    of_base = (
+        entry.base is not None
+        and isinstance(error, (ChunkMissing, ChunkDamaged, ChunkUnreadable))
+        and error.chunk == entry.base.hex()
+    )
+    return f"its delta stands on a bad base: {error.message}" if of_base else error.message
 
 
 class Selected(NamedTuple):
@@ -213,6 +230,6 @@ class _Pass:
             if need in self._bad:
                 ranges.setdefault((one, need), []).append(span)
         return [
-            one.finding(Kind.CHUNK, chunk_name(need.entry), spans, self._bad[need].message)
+            one.finding(Kind.CHUNK, chunk_name(need.entry), spans, said_of(need.entry, self._bad[need]))
             for (one, need), spans in ranges.items()
         ]

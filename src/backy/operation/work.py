@@ -1,6 +1,6 @@
 """The work of a backup on its chunks: read, stitch, hash, look up, store. Each thread has a Worker.
 
-    run = Run(snapshot, new_map, writer, reader, parent, codec, hits, findings, delta=True)
+    run = Run(snapshot, new_map, writer, reader, parent, codec, hits, findings, lost, delta=True)
     parallel.run(run.announced(plan), lambda: run.worker(progress))
 
 A chunk that is new is stored as the 4 KiB blocks that differ from the base of the parent's chunk at
@@ -16,7 +16,7 @@ Limits: one disk; ids and entries only, nothing is committed here.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
 
@@ -76,6 +76,7 @@ class Run:
         codec: Codec,
         hits: Hits | None,
         findings: Findings,
+        lost: Collection[ChunkId],
         *,
         delta: bool,
     ) -> None:
@@ -87,6 +88,9 @@ class Run:
         self.codec = codec
         self.hits = hits
         self.findings = findings
+        # Chunks that some revision lacks, in whatever form: only a full one heals them all.
+        self.lost = lost
+        self.has_healed = False
         # In a distrusted store everything new is stored in full.
         self.delta = delta and hits is None
         self.counts = Counts()
@@ -213,15 +217,19 @@ class Worker:
         if linux.is_zero(self._buffer, length):
             return ZERO_ENTRY
         ident = chunk_id(self._buffer.view[:length])
+        whole = whole or ident in run.lost
         if parent is not None and parent.ident == ident and not whole and self._holds(parent):
             run.counts.add(hit=1)
             return parent
         full = Entry(ident)
         if run.delta and not whole and parent is not None and parent != ZERO_ENTRY:
-            base = parent.base or parent.ident
-            forms = [full, Entry(ident, base)] if run.map.takes_base(base) else [full]
-            for known in forms:
-                if run.writer.has(known):
+            base = Entry(parent.base or parent.ident)
+            # A delta outlives a base that was moved aside, and a parent that has healed needs none.
+            forms = [(full, full)]
+            if run.map.takes_base(base.ident):
+                forms.append((Entry(ident, base.ident), base))
+            for known, needed in forms:
+                if run.writer.has(known) and run.writer.has(needed):
                     run.counts.add(hit=1)
                     return known
             stored = self._leaning(ident, length, parent, ground, blocks)
@@ -234,6 +242,7 @@ class Worker:
         if run.hits is not None:
             run.hits.note(ident)
         run.counts.add(new=length)
+        run.has_healed = run.has_healed or ident in run.lost
         run.writer.store(full, proven_frame(ident, self._buffer, length, self._encoder))
         return full
 

@@ -113,13 +113,13 @@ class ChunkReader:
     def _or_full(self, entry: Entry, look: Callable[[Entry], int]) -> int:
         try:
             return look(entry)
-        except ChunkMissing as missing:
+        except ChunkMissing:
             if entry.base is None:
                 raise
-            # A base that was moved aside counts no more than a delta: `read` goes on without both.
+            # What heals a delta, or stands in for one whose base is gone.
             with suppress(ChunkMissing):
                 return look(Entry(entry.ident))
-            raise missing from None
+            raise
 
     def _check_frames(self, entry: Entry) -> int:
         header = chunk.check_frame(entry.ident, self._frame(entry), self._limit)
