@@ -1,6 +1,9 @@
-"""T6, T9: repair, distrust and the deletion of reports, disturbed at any step, lose nothing."""
+"""T6, T9, T10: repair, distrust and the deletion of reports, disturbed or frozen at any step."""
 
+import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,13 @@ ERRORS = ("EIO", "ENOSPC", "EROFS", "EDQUOT", "EMFILE")
 @pytest.fixture(scope="module")
 def runner() -> Iterator[Runner]:
     """A fork server for this file."""
+    with Runner() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def beside() -> Iterator[Runner]:
+    """A second one, for what runs while the first has a frozen one."""
     with Runner() as one:
         yield one
 
@@ -119,6 +129,101 @@ def test_the_deletion_of_a_report_may_be_killed_at_every_step(scene: Scene, tall
         scene.rewind()
 
     assert tally.figures.tried >= 3
+
+
+# ..Beside each other..........................................................................
+
+WORDS = {
+    "verify": ("verify",),
+    "repair": ("repair", "vm"),
+    "backup": ("-j", "vm", "backup", "daily"),
+    "gc": ("gc", "--now", "--force"),
+    "distrust": ("-j", "vm", "distrust", "--reason", "store"),
+}
+# Seconds after which an operation is taken to wait.
+MOMENT = 3.0
+PAIRS = [(frozen, other) for frozen in WORDS for other in WORDS if frozen != other]
+
+
+@pytest.fixture
+def rotten(scene: Scene) -> Scene:
+    """One bad chunk has been moved aside, and another one that both image and revision need is bad."""
+    site = scene.site
+    spoil(chunk_file(site, SHARED))
+    assert 1 == everywhere(scene, "verify").code
+    spoil(chunk_file(site, OWN))
+    scene.keep()
+    return scene
+
+
+def steps_of(scene: Scene, operation: str) -> list[int]:
+    """The numbers of its steps; the repository is as before."""
+    run = everywhere(scene, *WORDS[operation])
+    scene.rewind()
+    return list(range(1, len(run.steps) + 1))
+
+
+def interleave(scene: Scene, beside: Runner, frozen: str, other: str, at: int) -> None:
+    """Freeze the one at a step, run the other, wake the first; then everything can be healed.
+
+    An edit of a record waits for another one, and so for the frozen one to be woken.
+    """
+    site = scene.site
+    base = ("-b", str(site.base))
+    stopped = scene.runner.run(*base, *WORDS[frozen], at=at, action="stop", threads=1)
+    assert "stopped" == stopped.state, stopped
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(beside.run, *base, *WORDS[other], threads=1)
+        with suppress(TimeoutError):
+            running.result(MOMENT)
+        woken = scene.runner.resume(stopped)
+        second = running.result()
+    for run in (second, woken):
+        assert run.state == "exited", run
+        assert run.code in (0, 1), run
+        assert "Traceback" not in run.err
+        assert "internal error" not in run.err
+    for revision in site.history().revisions:
+        there = [(site.chunks / name[:2] / name).exists() for name in site.chunks_of(revision)]
+        # Verify that could not mark, since an edit was frozen, has said so, and the next one will.
+        assert all(there) or revision.damaged or "not reported yet" in states(scene), revision
+
+    assert everywhere(scene, *WORDS["verify"]).code in (0, 1)
+    healing = everywhere(scene, *WORDS["backup"])
+    assert healing.ended_well, healing
+    assert everywhere(scene, *WORDS["verify"]).ended_well
+    assert {0} == set(damage_of_vm(site).values())
+    for uuid, image in {**scene.images, site.history().revisions[-1].uuid: SHARED + OWN}.items():
+        revision = next(one for one in site.history().revisions if one.uuid == uuid)
+        assert image == site.restored(revision)
+    scene.rewind()
+
+
+@pytest.mark.proof("T10")
+@pytest.mark.parametrize(("frozen", "other"), PAIRS)
+def test_damage_is_healed_whatever_runs_beside_what(
+    rotten: Scene, beside: Runner, frozen: str, other: str
+) -> None:
+    """At one step of the frozen operation, another for each pair."""
+    steps = steps_of(rotten, frozen)
+
+    interleave(rotten, beside, frozen, other, random.Random(frozen + other).choice(steps))
+
+
+@pytest.mark.proof("T10")
+@pytest.mark.torture(weight=0.5)
+@pytest.mark.parametrize(("frozen", "other"), PAIRS)
+def test_damage_is_healed_whatever_runs_beside_what_at_any_step(
+    rotten: Scene, beside: Runner, tally: Tally, frozen: str, other: str
+) -> None:
+    """At all of them."""
+    for at in tally.each(steps_of(rotten, frozen), seed=PAIRS.index((frozen, other))):
+        interleave(rotten, beside, frozen, other, at)
+
+
+def states(scene: Scene) -> set[str]:
+    """In what states the reports are."""
+    return {one["state"] for one in reports(scene)}
 
 
 def damage_of_vm(site: Site) -> dict[str, int]:

@@ -135,7 +135,7 @@ def test_commands_that_are_killed_at_random_lose_nothing(
     tally.count(0, seed=0)
 
 
-@pytest.mark.torture(weight=1)
+@pytest.mark.torture(weight=2)
 @pytest.mark.parametrize("seed", range(1, 8))
 def test_seven_hundred_commands_that_are_killed_at_random_lose_nothing(
     site: Site, runner: Runner, tally: Tally, seed: int
@@ -295,7 +295,7 @@ def _parsed(line: bytes) -> dict[str, object]:
         return {"event": line.decode(errors="replace")}
 
 
-@pytest.mark.torture(weight=3)
+@pytest.mark.torture(weight=6)
 @pytest.mark.parametrize("seed", range(3))
 def test_three_hundred_kills_of_a_scheduler_and_its_children_lose_nothing(
     tmp_path: Path, tally: Tally, seed: int

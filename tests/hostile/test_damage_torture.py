@@ -20,7 +20,7 @@ FLIPS = 10_000
 SEED = 20261101
 
 
-@pytest.mark.torture(weight=6)
+@pytest.mark.torture(weight=4)
 @pytest.mark.parametrize("bit", range(8))
 def test_every_bit_of_every_byte_is_found(tmp_path: Path, bit: int, tally: Tally) -> None:
     """All eight bits, every revision restored at every point, quick verify at every point too."""
