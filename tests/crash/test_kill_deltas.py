@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from crashsite import Run, Runner, Scene, noise, points, tell
+from crashsite import Run, Runner, Scene, noise, points
 from modelfaults import Killed, armed, killing
 
 from backy.domain.chunk import chunk_id
@@ -22,7 +22,11 @@ from backy.ground.linux import PAGE
 from backy.operation import parallel
 from backy.repository import snapshots
 from fakes import FakeSnapshot, FakeSource
+from tally import Tally
 from testsite import Site
+
+pytestmark = pytest.mark.proof("T1")
+
 
 C = 16 * PAGE
 COLLECT = ("gc", "--now", "--force")
@@ -79,7 +83,7 @@ def killed_at(scene: Scene, at: int, *words: str) -> Run:
 
 @all_steps
 def test_a_backup_that_writes_deltas_may_be_killed_at_every_step(
-    scene: Scene, capsys: pytest.CaptureFixture[str], *, every: bool
+    scene: Scene, tally: Tally, *, every: bool
 ) -> None:
     """No revision loses a base; what was named before the kill is a hit for the next backup."""
     site = scene.site
@@ -105,8 +109,8 @@ def test_a_backup_that_writes_deltas_may_be_killed_at_every_step(
         scene.images = dict(images)
         scene.rewind()
 
-    tell(
-        capsys,
+    tally.tell(
+        len(numbers),
         f"kill -9 at {len(numbers)} steps of a backup of deltas: 0 lost, {committed} after the commit",
     )
     assert len(numbers) > 15
@@ -116,7 +120,7 @@ def test_a_backup_that_writes_deltas_may_be_killed_at_every_step(
 
 @all_steps
 def test_gc_that_takes_deltas_and_bases_may_be_killed_at_every_step(
-    scene: Scene, capsys: pytest.CaptureFixture[str], *, every: bool
+    scene: Scene, tally: Tally, *, every: bool
 ) -> None:
     """What stands on a base that others need no more is whole after every kill; the rest goes."""
     site = scene.site
@@ -152,13 +156,16 @@ def test_gc_that_takes_deltas_and_bases_may_be_killed_at_every_step(
         assert [] == list((site.chunks / "trash").iterdir())
         scene.rewind()
 
-    tell(capsys, f"kill -9 at {len(numbers)} steps of gc with deltas: 0 lost, all reclaimed by the next")
+    tally.tell(
+        len(numbers),
+        f"kill -9 at {len(numbers)} steps of gc with deltas: 0 lost, all reclaimed by the next",
+    )
     assert len(numbers) > 15
 
 
 @all_steps
 def test_verify_that_sets_a_base_aside_may_be_killed_at_every_step(
-    scene: Scene, capsys: pytest.CaptureFixture[str], *, every: bool
+    scene: Scene, tally: Tally, *, every: bool
 ) -> None:
     """The next verify marks all that stand on the base; the next backup heals what the image has."""
     site = scene.site
@@ -189,7 +196,7 @@ def test_verify_that_sets_a_base_aside_may_be_killed_at_every_step(
         assert first in left.out
         scene.rewind()
 
-    tell(capsys, f"kill -9 at {tried} steps of a verify that sets a base aside: 0 lost, all healed")
+    tally.tell(tried, f"kill -9 at {tried} steps of a verify that sets a base aside: 0 lost, all healed")
     assert tried > 5
 
 
@@ -239,7 +246,7 @@ def listed(site: Site) -> set[str]:
 
 
 def test_a_backup_with_hints_may_be_killed_at_every_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally
 ) -> None:
     """No snapshot is ever without its line; the newest revision's stays, and the next run uses it."""
     monkeypatch.setattr(parallel, "THREADS", 1)
@@ -281,8 +288,8 @@ def test_a_backup_with_hints_may_be_killed_at_every_step(
     assert [] == site.verify().findings
     assert any("." in path.name for path in site.chunk_files())
 
-    tell(
-        capsys, f"kill -9 at {hinted} steps of a backup with hints: 0 lost, {committed} after the commit"
+    tally.tell(
+        hinted, f"kill -9 at {hinted} steps of a backup with hints: 0 lost, {committed} after the commit"
     )
     assert hinted > 30
     assert committed

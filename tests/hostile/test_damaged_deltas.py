@@ -12,10 +12,14 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from small_store import EPOCH, SmallStore, StandingClock, damaged, flip, remove, tell
+from small_store import EPOCH, SmallStore, StandingClock, damaged, flip, remove
 
 from backy.ground.linux import PAGE
+from tally import Tally
 from testsite import Site
+
+pytestmark = pytest.mark.proof("T8")
+
 
 C = 4 * PAGE
 # Every how manieth byte all revisions are restored, and not only those that must fail.
@@ -66,9 +70,7 @@ def test_a_base_hurts_all_that_stand_on_it(store: DeltaStore) -> None:
     assert set() == store.verified() | store.verified(quick=True)
 
 
-def test_one_flipped_bit_in_any_byte_is_found(
-    store: DeltaStore, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_flipped_bit_in_any_byte_is_found(store: DeltaStore, tally: Tally) -> None:
     """The bit goes round by position, and so does the kind of verify."""
     files = [*store.chunk_files(), *store.files(".map")]
     tried = 0
@@ -80,16 +82,14 @@ def test_one_flipped_bit_in_any_byte_is_found(
                 flip(path, position, position % 8)
                 tried += 1
 
-    tell(capsys, f"{tried} flipped bytes of a store with deltas: all found")
+    tally.tell(tried, f"{tried} flipped bytes of a store with deltas: all found")
     assert sum(path.stat().st_size for path in files) == tried > 500
     assert set() == store.verified()
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("bit", range(8))
-def test_every_bit_of_every_byte_is_found(
-    store: DeltaStore, bit: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_bit_of_every_byte_is_found(store: DeltaStore, bit: int, tally: Tally) -> None:
     """All files, all revisions restored at every point, both kinds of verify."""
     tried = 0
     for path in store.files():
@@ -101,10 +101,10 @@ def test_every_bit_of_every_byte_is_found(
                 flip(path, position, bit)
                 tried += 1
 
-    tell(capsys, f"{tried} flips of bit {bit} in a store with deltas: all found")
+    tally.tell(tried, f"{tried} flips of bit {bit} in a store with deltas: all found")
 
 
-def test_every_cut_is_found(store: DeltaStore, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_cut_is_found(store: DeltaStore, tally: Tally) -> None:
     """At any length; one byte too many; and gone altogether."""
     tried = 0
     for path in [*store.chunk_files(), *store.files(".map")]:
@@ -120,13 +120,11 @@ def test_every_cut_is_found(store: DeltaStore, capsys: pytest.CaptureFixture[str
             store.check(path)
             tried += 2
 
-    tell(capsys, f"{tried} files of a store with deltas cut, continued or removed: all found")
+    tally.tell(tried, f"{tried} files of a store with deltas cut, continued or removed: all found")
     assert set() == store.verified()
 
 
-def test_files_that_changed_places_are_found(
-    store: DeltaStore, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_files_that_changed_places_are_found(store: DeltaStore, tally: Tally) -> None:
     """Any two chunk files: each is whole, under the other's name; and each in the place of the other."""
     tried = 0
     for one, other in combinations(store.chunk_files(), 2):
@@ -142,7 +140,7 @@ def test_files_that_changed_places_are_found(
                 assert (None if uuid in hurt else store.images[uuid]) == store.image_of(uuid)
         tried += 2
 
-    tell(capsys, f"{tried} files of a store with deltas in the place of others: all found")
+    tally.tell(tried, f"{tried} files of a store with deltas in the place of others: all found")
     assert set() == store.verified()
 
 

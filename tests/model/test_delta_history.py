@@ -393,6 +393,7 @@ def test_every_revision_equals_the_bytes_that_were_backed_up(monkeypatch: pytest
     _run(monkeypatch, 30, 30)
 
 
+@pytest.mark.proof("T5")
 @pytest.mark.torture
 def test_every_revision_equals_the_bytes_that_were_backed_up_for_long(
     monkeypatch: pytest.MonkeyPatch,

@@ -223,18 +223,9 @@ class Worker:
             return parent
         full = Entry(ident)
         if run.delta and not whole and parent is not None and parent != ZERO_ENTRY:
-            base = Entry(parent.base or parent.ident)
-            # A delta outlives a base that was moved aside, and a parent that has healed needs none.
-            forms = [(full, full)]
-            if run.map.takes_base(base.ident):
-                forms.append((Entry(ident, base.ident), base))
-            for known, needed in forms:
-                if run.writer.has(known) and run.writer.has(needed):
-                    run.counts.add(hit=1)
-                    return known
-            stored = self._leaning(ident, length, parent, ground, blocks)
-            if stored is not None:
-                return stored
+            entry = self._known(ident, parent) or self._leaning(ident, length, parent, ground, blocks)
+            if entry is not None:
+                return entry
         while not run.writer.claim(full):
             if self._holds(full, pending=True):
                 run.counts.add(hit=1)
@@ -245,6 +236,20 @@ class Worker:
         run.has_healed = run.has_healed or ident in run.lost
         run.writer.store(full, proven_frame(ident, self._buffer, length, self._encoder))
         return full
+
+    def _known(self, ident: ChunkId, parent: Entry) -> Entry | None:
+        """The form of a chunk that is there already and counts: full, or on the parent's base."""
+        run = self._run
+        base = Entry(parent.base or parent.ident)
+        # A delta outlives a base that was moved aside, and a parent that has healed needs none.
+        forms = [(Entry(ident), Entry(ident))]
+        if run.map.takes_base(base.ident):
+            forms.append((Entry(ident, base.ident), base))
+        for known, needed in forms:
+            if run.writer.has(known) and run.writer.has(needed):
+                run.counts.add(hit=1)
+                return known
+        return None
 
     def _leaning(
         self, ident: ChunkId, length: int, parent: Entry, ground: Ground | None, blocks: list[int] | None
