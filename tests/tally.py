@@ -174,4 +174,4 @@ def weight(item: pytest.Item) -> float:
 def sentence(item: pytest.Item) -> str:
     """The first line of a test's docstring."""
     function = getattr(item, "function", None)
-    return str(function.__doc__ or "").strip().splitlines()[0] if function else ""
+    return str(function.__doc__ or "").strip().partition("\n")[0] if function else ""

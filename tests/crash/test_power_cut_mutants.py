@@ -71,6 +71,7 @@ def test_every_other_mutant_shows(tmp_path: Path, tally: Tally, mutant: str) -> 
 
     assert loss is not None
     part = ", a part dropped" if loss.cut.seed is not None else ""
+    tally.count(0, seed=loss.seed)
     tally.tell(
         1,
         f"{mutant} on {loss.kind}: lost after request {loss.cut.requests}{part}, seed {loss.seed}",

@@ -32,9 +32,8 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(
     """Two writers with hits on each other's chunks; a quarter of the cuts drops unflushed writes."""
     swept = sweep(tmp_path, kind, seed=1, images=images)
 
-    tally.tell(
-        swept.images, f"power cuts on {kind}: {swept.images} tried, {len(swept.losses)} lost, seed 1"
-    )
+    tally.count(0, lost=len(swept.losses), seed=1)
+    tally.tell(swept.images, f"power cuts on {kind}: {swept.images} tried, {len(swept.losses)} lost")
     assert () == swept.losses
     assert images == swept.images
 

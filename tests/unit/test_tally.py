@@ -105,7 +105,7 @@ def test_the_table_hides_nothing() -> None:
         39,
     )
 
-    assert "**1,515 points tried, 1 lost.**" in page
+    assert "**Lost: 1**, in 5 tests." in page
     assert "| 1,515 of 1,525 | 1 | 1 to 2 | 0.0 | 1 **failed**: assert a   b; 1 cut; 1 passed |" in page
     assert "| 0 | 0 | - | 0.0 | 1 did not end; 1 skipped: needs root |" in page
     assert "| T3 | one (`crash/a.py`) | 1,510 of 1,520 | 0 | 1 to 2 | 0.0 | 1 cut; 1 passed |" in page
