@@ -9,6 +9,10 @@ verify moves it aside, and who backs up from then on stores in full.
 
 A bit stands for a file: 1 Y, 2 Y.B1, 4 Y.B2, 8 B1, 16 B2.
 
+After a base has gone and Y has healed, a follower comes: its parent is job 1's revision, whose map says
+Y.B1 and which is read as Y. Its content Z may lie there as Z.B1 (64), from a revision of before, and is
+stored anew as Z.Y (32) otherwise.
+
 Limits: one generation at a time; reaping is one step, as are rescue and sync, since the model of
 collection takes those apart. A revision is `r`, `f` and so on as there.
 """
@@ -21,9 +25,12 @@ from breadth_first import Outcome, search
 
 FULL = 1
 NEWCOMER = 2
-BASE_OF = {2: 8, 4: 16}
-DELTAS, BASES = 6, 24
-NAMES = {1: "Y", 2: "Y.B1", 4: "Y.B2", 8: "B1", 16: "B2"}
+FOLLOWER = 3
+ON_FULL, ON_BASE = 32, 64
+BASE_OF = {2: 8, 4: 16, ON_FULL: 1, ON_BASE: 8}
+DELTAS, BASES, NEXT = 6, 24, 96
+ALL = FULL | DELTAS | BASES | NEXT
+NAMES = {1: "Y", 2: "Y.B1", 4: "Y.B2", 8: "B1", 16: "B2", ON_FULL: "Z.Y", ON_BASE: "Z.B1"}
 NO_GENERATION, UNSEALED = -2, -1
 IDLE, LOOKS, MISSED, REFERS, MAPPED, ENDED, DEAD = (
     "idle", "looks", "missed", "refers", "mapped", "ended", "dead",
@@ -50,6 +57,7 @@ class Rules:
     marks_full: bool = True
     marks_base: bool = True
     condemns_deltas_first: bool = True
+    hits_with_the_base_only: bool = True
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,8 @@ class Bounds:
 
     `baseless`: a delta without its base is a fault also where no revision needs it.
     `prepared`: job 1 has made its revision with Y.B1 already, and "killed": job 2 was killed after it
-    had stored Y.B2; or "rotten": Y.B1 was moved aside since.
+    had stored Y.B2; or "rotten": Y.B1 was moved aside since; or
+    "healed": B1 was, and Y was stored in full; then the follower comes, too.
     """
 
     forgets: int = 2
@@ -114,7 +123,7 @@ class State(NamedTuple):
 
 def explore(rules: Rules, bounds: Bounds) -> Outcome:
     """All that can happen, or the shortest way to a fault."""
-    writers = 3 if bounds.newcomer else 2
+    writers = 4 if bounds.prepared == "healed" else 3 if bounds.newcomer else 2
     first = State(
         BASES, 0, NO_GENERATION, "rr" + "-" * writers, (Writer(),) * writers, Collector(), 0,
         bounds.forgets, bounds.cycles, bounds.collector_kills,
@@ -125,6 +134,9 @@ def explore(rules: Rules, bounds: Bounds) -> Outcome:
         first = first.with_writer(1, Writer(DEAD, entry=4))._replace(stored=BASES | DELTAS)
     elif bounds.prepared == "rotten":
         first = first._replace(rotten=2)
+    elif bounds.prepared == "healed":
+        first = first.with_writer(NEWCOMER, Writer(DEAD)).with_writer(1, Writer(DEAD))
+        first = first._replace(rotten=8, stored=FULL | 2 | 16 | ON_BASE)
 
     def steps(state: State) -> Steps:
         for number in range(writers):
@@ -156,10 +168,12 @@ def _is_readable(state: State, rules: Rules, there: int, slot: int) -> bool:
     if slot < 2:
         return bool(there & (8 << slot))
     entry = state.writers[slot - 2].entry
+    if entry & NEXT:
+        return bool(there & entry and there & BASE_OF[entry])
     if there & FULL and (entry == FULL or rules.reader_falls_back):
         return True
     files = there & (entry if rules.names_hold_the_base else DELTAS)
-    return entry != FULL and any(files & delta and there & base for delta, base in BASE_OF.items())
+    return entry != FULL and any(files & delta and there & BASE_OF[delta] for delta in (2, 4))
 
 
 def _is_hurt_by_rot(state: State, slot: int) -> bool:
@@ -176,7 +190,9 @@ def _writer(state: State, rules: Rules, number: int) -> Steps:
     one = state.writers[number]
     who = f"writer {number + 1}"
     own_base = 8 << number
-    if one.at == IDLE:
+    if number == FOLLOWER and one.at in (IDLE, LOOKS, MISSED):
+        yield from _follower(state, rules, one)
+    elif one.at == IDLE:
         if number == NEWCOMER and any(other.at not in (ENDED, DEAD) for other in state.writers[:2]):
             return
         pins = number != NEWCOMER and state.slots[number] == "r" and state.rotten != own_base
@@ -201,6 +217,29 @@ def _writer(state: State, rules: Rules, number: int) -> Steps:
         yield f"{who} commits and ends", ended.with_slot(number + 2, "r")
     if one.at in _LIVING:
         yield f"{who} is killed", state.with_writer(number, one._replace(at=DEAD, pins=False))
+
+
+def _follower(state: State, rules: Rules, one: Writer) -> Steps:
+    """Until it refers to a file; what it stores in full is none of ours, so then it ends here."""
+    there = state.stored | state.trash
+    if one.at == IDLE:
+        if state.slots[2] == "r":
+            begun = Writer(LOOKS, pins=True, warned=bool(state.rotten))
+            yield "the follower registers, pins revision 2", state.with_writer(FOLLOWER, begun)
+        return
+    if one.at == LOOKS:
+        is_whole = state.stored & 8 or not rules.hits_with_the_base_only
+        hit = ON_BASE if state.stored & ON_BASE and is_whole else 0
+        after = one._replace(at=REFERS if hit else MISSED, entry=hit)
+        yield f"the follower {'hits Z.B1' if hit else 'misses Z'}", state.with_writer(FOLLOWER, after)
+    elif there & FULL or (there & 2 and there & 8):
+        # A reader looks into the trash, too.
+        entry = ON_BASE if there & 2 and there & 8 else ON_FULL
+        stored = state.with_writer(FOLLOWER, one._replace(at=REFERS, entry=entry))
+        after_it = stored._replace(stored=state.stored | entry)
+        yield f"the follower stores {NAMES[entry]}", after_it
+    else:
+        yield "the follower stores Z", state.with_writer(FOLLOWER, Writer(DEAD))
 
 
 def _hit(state: State, rules: Rules, number: int) -> int:
@@ -269,7 +308,8 @@ def _census(state: State) -> int:
 def _is_pinned(state: State, slot: int) -> bool:
     if slot < 2:
         return state.writers[slot].pins
-    return state.writers[slot - 2].at in _LIVING
+    follows = slot == 2 and len(state.writers) > FOLLOWER and state.writers[FOLLOWER].pins
+    return follows or state.writers[slot - 2].at in _LIVING
 
 
 def _mark(state: State, rules: Rules, bounds: Bounds) -> Steps:
@@ -290,6 +330,11 @@ def _needs(state: State, rules: Rules, bounds: Bounds, slot: int) -> int:
         return 8 << slot
     entry = state.writers[slot - 2].entry
     needs = entry
+    if entry & NEXT:
+        needs |= BASE_OF[entry] if rules.marks_base else 0
+        if not bounds.marks_by_id:
+            return needs
+        return needs | NEXT | (FULL | DELTAS if needs & FULL else 0)
     if entry & DELTAS:
         needs |= FULL if rules.marks_full else 0
         needs |= BASE_OF[entry] if rules.marks_base else 0
@@ -317,8 +362,8 @@ def _condemn(state: State, rules: Rules) -> Steps:
     """Two passes, of which `todo` counts the second."""
     one = state.collector
     unmarked = state.stored & ~one.marks
-    first = DELTAS if rules.condemns_deltas_first else FULL | BASES
-    files = unmarked & (first if not one.todo else 31 - first)
+    first = DELTAS | NEXT if rules.condemns_deltas_first else FULL | BASES
+    files = unmarked & (first if not one.todo else ALL - first)
     if state.census >= 0 or not unmarked:
         done = state._replace(collector=Collector())
         if state.census == UNSEALED:

@@ -86,14 +86,22 @@ KILLED = delta_model.Bounds(forgets=2, cycles=3, newcomer=True, prepared="killed
 # Marks by id keep all forms of an id; what these two rules are for shows with marks by file.
 BY_FILE = replace(KILLED, cycles=2, collector_kills=1, baseless=True, marks_by_id=False)
 ROTTEN = delta_model.Bounds(forgets=1, prepared="rotten", marks_by_id=False)
+HEALED = delta_model.Bounds(forgets=1, cycles=2, prepared="healed")
+HEALED_BY_FILE = replace(HEALED, marks_by_id=False)
 DELTAS_SAFE = {
     "deltas": (DELTAS, 208_000),
     "a rotten file": (A_ROT, 34_000),
     "a third job": (KILLED, 66_000),
     "marks by file": (BY_FILE, 90_000),
     "marks by file and a rotten file": (ROTTEN, 3_700),
+    "a chunk that has healed as a base": (HEALED, 28_000),
+    "marks by file and a chunk that has healed as a base": (HEALED_BY_FILE, 26_000),
 }
 DELTAS_WIDE = {
+    "a chunk that has healed as a base": (
+        replace(HEALED, forgets=2, cycles=3, collector_kills=1),
+        533_000,
+    ),
     "two forgets and a kill": (delta_model.Bounds(collector_kills=1), 1_280_000),
     "a rotten file": (delta_model.Bounds(forgets=1, rots=1), 1_500_000),
     "a third job from the start": (delta_model.Bounds(forgets=1, newcomer=True), 2_390_000),
@@ -104,6 +112,7 @@ DELTAS_DROPPED = {
     "5-marks_base": (DELTAS, delta_model.LOST),
     "5-marks_full": (ROTTEN, delta_model.UNHEALED),
     "6-condemns_deltas_first": (BY_FILE, delta_model.BASELESS),
+    "dedup-hits_with_the_base_only": (HEALED, delta_model.UNHEALED),
     "healing-replaces_by_full": (A_ROT, delta_model.UNHEALED),
     "healing-reader_falls_back": (A_ROT, delta_model.UNHEALED),
 }

@@ -85,7 +85,7 @@ class DeltaHistory(RuleBasedStateMachine):
 
     # ..The image................................................................................
 
-    @initialize(seed=seeds, is_lying=st.sampled_from([True, False, False]))
+    @initialize(seed=seeds, is_lying=st.booleans())
     def begin(self, seed: int, is_lying: bool) -> None:
         """Both jobs have the same image, and a revision of it.
 
@@ -137,11 +137,12 @@ class DeltaHistory(RuleBasedStateMachine):
             self.sources[job].writes += 1
 
     @precondition(lambda self: self.is_lying)
-    @rule(job=jobs, block=blocks)
-    def hide(self, job: str, block: int) -> None:
-        """The source says nothing of a change in a block, nor of later ones."""
+    @rule(job=jobs, block=st.integers(0, 47), days=st.integers(0, 3))
+    def hide(self, job: str, block: int, days: int) -> None:
+        """The source says nothing of a change in a block, nor of later ones; some days pass."""
         self.sources[job].hidden.add(block)
         self.write_anew(job, block)
+        self.days(job, (block + 20) % 48, days)
 
     @precondition(lambda self: self.is_lying)
     @rule(job=jobs)
@@ -267,15 +268,31 @@ class DeltaHistory(RuleBasedStateMachine):
         if base:
             files = [path for path in files if path.name in bases]
         if files:
-            self.damaged += 1
-            self.is_all_known = False
-            path = files[pick % len(files)]
-            if gone:
-                path.unlink()
-            else:
-                self.rot.flip(path, pick)
+            self._spoil(files[pick % len(files)], pick, gone=gone)
             if seen:
                 self.verify(quick=False, look_only=False)
+
+    @precondition(lambda self: self.damaged < DAMAGED_AT_ONCE and not self.is_lying)
+    @rule(job=jobs, pick=picks, gone=st.booleans(), forgets=st.booleans())
+    def lose_a_base(self, job: str, pick: int, gone: bool, forgets: bool) -> None:
+        """Of a delta of this job; verify sees it, a backup heals, and an older image comes back."""
+        history = self.site.history(job=job)
+        names = {
+            entry.base.hex()
+            for one in history.revisions
+            for _, entry in self.rot.entries(job, one)
+            if entry.base is not None
+        }
+        files = [path for path in self.site.chunk_files() if path.name in names]
+        if not files:
+            return
+        self._spoil(files[pick % len(files)], pick, gone=gone)
+        self.verify(quick=False, look_only=False)
+        self.backup(job, "hinted", pick)
+        if forgets:
+            self.forget(job, -1)
+        self.bring_back(job, pick)
+        self.backup(job, "hinted", pick)
 
     @precondition(lambda self: any(self.images.values()))
     @rule(job=jobs, pick=picks, reason=st.sampled_from(list(Distrust)))
@@ -298,6 +315,14 @@ class DeltaHistory(RuleBasedStateMachine):
         revisions = self.site.history(job=job).revisions
         if revisions:
             self._check_restored(job, revisions[pick % len(revisions)])
+
+    def _spoil(self, path: Path, pick: int, *, gone: bool) -> None:
+        self.damaged += 1
+        self.is_all_known = False
+        if gone:
+            path.unlink()
+        else:
+            self.rot.flip(path, pick)
 
     # ..What has to be true......................................................................
 
