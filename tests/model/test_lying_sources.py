@@ -13,7 +13,6 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from crashsite import tell
 from delta_sources import lie_until_found
 
 from backy.domain import audit
@@ -22,7 +21,10 @@ from backy.domain.chunkmap import PAGE_ENTRIES
 from backy.ground.linux import PAGE
 from backy.operation import backup as backups
 from fakes import FakeSource
+from tally import Tally
 from testsite import Site
+
+pytestmark = pytest.mark.proof("T16")
 
 CHUNKS = 10_000
 C = 16 * PAGE
@@ -56,7 +58,7 @@ def mean(seeds: range, used: int) -> float:
     return sum(found) / len(found)
 
 
-def test_thirty_runs_read_every_chunk_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_thirty_runs_read_every_chunk_once(tally: Tally) -> None:
     """So one hidden chunk of ten thousand is found within thirty runs, with certainty."""
     for seed in range(3):
         audits = audits_of(seed, 0)
@@ -64,26 +66,24 @@ def test_thirty_runs_read_every_chunk_once(capsys: pytest.CaptureFixture[str]) -
             number, slot = divmod(index, PAGE_ENTRIES)
             assert 1 == sum(one.picks(number, slot, index) for one in audits)
 
-    tell(capsys, f"audit: each of {CHUNKS} chunks is read once in {STRATA} runs, 3 seeds")
+    tally.tell(CHUNKS * 3, f"audit: each of {CHUNKS} chunks is read once in {STRATA} runs, 3 seeds")
 
 
 @pytest.mark.parametrize(
     "seeds", [range(60), pytest.param(range(3000), marks=pytest.mark.torture)], ids=["some", "many"]
 )
-def test_one_hidden_chunk_is_found_after_fifteen_runs_on_average(
-    seeds: range, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_hidden_chunk_is_found_after_fifteen_runs_on_average(seeds: range, tally: Tally) -> None:
     """With the strata alone; the mean of so many draws from 1 to 30 lies within four standard errors."""
     found = mean(seeds, 0)
 
     deviation = ((STRATA**2 - 1) / 12) ** 0.5 / (20 * len(seeds)) ** 0.5
-    tell(capsys, f"audit: one hidden chunk of {CHUNKS} is found after {found:.2f} runs on average")
+    tally.tell(
+        len(seeds), f"audit: one hidden chunk of {CHUNKS} is found after {found:.2f} runs on average"
+    )
     assert abs(found - EXPECTED) < 4 * deviation
 
 
-def test_chunks_at_random_only_help(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_chunks_at_random_only_help(monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
     """In an image of 20 chunks, four more a run are many: found after four runs instead of 15."""
     drawn = random.Random(4)
     monkeypatch.setattr(random, "SystemRandom", lambda: drawn)
@@ -92,7 +92,7 @@ def test_chunks_at_random_only_help(
         index = random.Random(seed).randrange(20)
         found.append(runs_until(seed, index, audits_of(seed, 20)))
 
-    tell(capsys, f"audit: one hidden chunk of 20 is found after {sum(found) / 60:.1f} runs on average")
+    tally.tell(60, f"audit: one hidden chunk of 20 is found after {sum(found) / 60:.1f} runs on average")
     assert max(found) <= STRATA
     # 1 / (1 - 29/30 * 4/5) is 4.4; the mean of 60 has a standard error of a half.
     assert 2.4 < sum(found) / 60 < 6.9
@@ -111,7 +111,7 @@ def test_a_guest_cannot_tell_where_it_is_read_last() -> None:
 def test_a_lie_ends_within_thirty_backups(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tally: Tally,
     seeds: range,
 ) -> None:
     """Whatever else changes meanwhile, and how: full of deltas, stitched, inherited or zero."""
@@ -126,7 +126,7 @@ def test_a_lie_ends_within_thirty_backups(
         runs.append(lie_until_found(site, random.Random(seed)))
 
     average = sum(runs) / len(runs)
-    tell(capsys, f"{len(runs)} lying sources are found after {average:.1f} backups on average")
+    tally.tell(len(runs), f"{len(runs)} lying sources are found after {average:.1f} backups on average")
     assert 1 <= min(runs) <= max(runs) <= STRATA
 
 
