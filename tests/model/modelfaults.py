@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from backy.ground import failpoint
 from backy.ground.errors import SourceFailed
 from backy.ground.linux import Buffer
-from backy.source.file import FileSnapshot, FileSource
+from backy.source.base import Snapshot
+from backy.source.file import FileSource
 
 Hook = Callable[[str], None]
 
@@ -76,9 +77,9 @@ class FailingSource(FileSource):
         self._left = at
 
     @contextmanager
-    def live(self) -> Iterator[FileSnapshot]:
+    def snapshot(self, revision: str) -> Iterator[Snapshot]:
         """As of any file, until the N-th read."""
-        with super().live() as found:
+        with super().snapshot(revision) as found:
             real = found.read
 
             def read(buffer: Buffer, offset: int, length: int, start: int = 0) -> None:

@@ -18,10 +18,9 @@ Limits: a process that a command leaves behind is not waited for. If backy itsel
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -30,6 +29,8 @@ from backy.ground.errors import SourceRefused
 _KEPT = 4096
 _PIECE = 65536
 _SHOWN = 200
+_SHELL = "/bin/sh"
+_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 class Commands(NamedTuple):
@@ -71,30 +72,15 @@ class Bracket:
 def _run(name: str, line: str, bracket: Bracket) -> str:
     """Run a command and show what it says last: why it failed, or ""."""
     timeout = bracket.commands.timeout
-    ours, theirs = os.pipe()
     try:
-        with open(theirs, "wb") as output:
-            environment = {**os.environ, **bracket.environment}
-            environment.pop("BACKY_PARENT", None)  # says whose child we are
-            process = subprocess.Popen(  # noqa: S603 - the operator's own
-                ["/bin/sh", "-c", line],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env=environment,
-            )
-        said, in_time = _waited(process, ours, timeout)
+        said, code = _end_of(line, bracket.environment, timeout)
     except OSError as error:
         return f"the {name} command cannot be run: {os.strerror(error.errno or 0)}"
-    finally:
-        os.close(ours)
     lines = _lines(said)
     for one in lines:
         _say(f"{name}: {one}")
-    if not in_time:
+    if code is None:
         return f"the {name} command took longer than {timeout} s and was killed"
-    code = process.returncode
     if not code:
         return ""
     how = f"ended with code {code}" if code > 0 else f"was ended by signal {-code}"
@@ -102,37 +88,67 @@ def _run(name: str, line: str, bracket: Bracket) -> str:
     return f"the {name} command {how}{last}"
 
 
-def _waited(process: subprocess.Popen[bytes], pipe: int, timeout: int) -> tuple[bytes, bool]:
-    """Wait until it ends: the end of what it said, and whether it ended in time; else it is killed.
+def _end_of(line: str, variables: Mapping[str, str], timeout: int) -> tuple[bytes, int | None]:
+    """Run a command: the end of what it said, and its code: below 0 for a signal, None if late."""
+    environment = {**os.environ, **variables}
+    environment.pop("BACKY_PARENT", None)  # says whose child we are
+    ours, theirs = os.pipe()
+    # A signal between its start and our first line after that would leave it running.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        pid = os.posix_spawn(
+            _SHELL,
+            [_SHELL, "-c", line],
+            environment,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, theirs, 1),
+                (os.POSIX_SPAWN_DUP2, theirs, 2),
+            ],
+            setsid=True,
+            setsigmask=before,
+        )
+        status = None
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            said, in_time = _listened(pid, ours, timeout)
+            if in_time:
+                status = os.waitpid(pid, 0)[1]
+        finally:
+            if status is None:
+                os.killpg(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+        for _ in range(16):  # a pipe is no larger
+            said = (said + _piece(ours))[-_KEPT:]
+        return said, None if status is None else os.waitstatus_to_exitcode(status)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(ours)
+        os.close(theirs)
+
+
+def _listened(pid: int, pipe: int, timeout: int) -> tuple[bytes, bool]:
+    """Wait until a process ends: the end of what it said so far, and whether it ended in time.
 
     Others that have the pipe are not waited for.
     """
     deadline = time.monotonic() + timeout
     os.set_blocking(pipe, False)
     said = b""
-    ended = os.pidfd_open(process.pid)
+    ended = os.pidfd_open(pid)
     try:
         poller = select.poll()
         poller.register(ended, select.POLLIN)
         poller.register(pipe, select.POLLIN)
-        in_time = False
-        while not in_time and (left := deadline - time.monotonic()) > 0:
+        while (left := deadline - time.monotonic()) > 0:
             ready = dict(poller.poll(left * 1000))
-            in_time = ended in ready
             if pipe in ready:
-                piece = _piece(pipe)
-                said = (said + piece)[-_KEPT:]
-                if not piece:
-                    poller.unregister(pipe)
+                said = (said + _piece(pipe))[-_KEPT:]
+            if ended in ready:
+                return said, True
+        return said, False
     finally:
         os.close(ended)
-        if process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    for _ in range(16):  # a pipe is no larger
-        said = (said + _piece(pipe))[-_KEPT:]
-    return said, in_time
 
 
 def _piece(pipe: int) -> bytes:
