@@ -28,6 +28,8 @@ from backy.ground.units import format_size
 from backy.source.base import Base, Changes, Confidence
 from cloning import ImageSite, revision
 
+pytestmark = pytest.mark.proof("T16")
+
 SIZE = 8 << 20
 BLOCKS = SIZE // PAGE
 

@@ -2,10 +2,10 @@
 
     model = record(disk, tmp_path, seed=1)
 
-Each writer has its own job and back up images that have much in common and change at the same time, so
-that each finds chunks which the other named a moment ago. In between they forget, edit tags, expire and
-collect. All are real command lines; images and their copies lie elsewhere, only the repository is on
-the recorded disk.
+Each writer has its own job and backs up images that have much in common and change at the same time, so
+that each finds chunks and deltas which the other named a moment ago; `record` fails if that did not
+happen. In between they forget, edit tags, expire and collect. All are real command lines; images and
+their copies lie elsewhere, only the repository is on the recorded disk.
 
 Limits: a seed gives the same images and commands, but not the same interleaving.
 """
@@ -27,14 +27,22 @@ from powercut_model import Deed, Kept, Model
 from powercut_recorder import RecordedDisk
 from powercut_server import LAZY
 
+from backy.domain.chunkmap import Entry
 from backy.domain.config import JobConfig, SourceConfig, default_schedule
 from backy.ground.directory import Directory
+from backy.ground.linux import PAGE
+from backy.repository import history as histories
+from backy.repository.maps import open_pinned
 from backy.repository.repository import create, create_job
-from testsite import CHUNK
 
 JOBS = ("vm", "other")
 REPOSITORY = "backups"
-BATCH = 2 * CHUNK
+CHUNK = 8 * PAGE
+# Half a full chunk, or two small deltas.
+BATCH = 4 * PAGE
+# These chunks are the same in both images, and change by blocks.
+_COMMON = 3
+_FEWEST_SHARED = 2
 _SERVER = Path(__file__).with_name("powercut_server.py")
 _RESERVE = 1 << 20
 _PATIENCE = 120
@@ -140,18 +148,27 @@ class Writer:
         return run, Deed(began, done)
 
     def _change(self, number: int) -> None:
-        """Some chunks are new to this job only, some come up in both jobs in this round."""
+        """Some chunks and blocks are new to this job only, some come up in both jobs in this round."""
         image = bytearray(self._image.read_bytes())
         for _ in range(self._random.randrange(2, 5)):
-            at = self._random.randrange(len(image) // CHUNK) * CHUNK
+            at = self._place(image)
             image[at : at + CHUNK] = _content(self._random)
+            at = self._place(image) + self._random.randrange(CHUNK // PAGE) * PAGE
+            image[at : at + PAGE] = self._random.randbytes(PAGE)
         for which in self._random.sample(range(6), 4):
             # Mostly what is new in this round, sometimes what both have forgotten by now.
             round_of = number if self._random.random() < 0.7 else self._random.randrange(number + 1)
             shared = noise(self._seed * 1000 + round_of * 10 + which, CHUNK)
-            at = self._random.randrange(len(image) // CHUNK) * CHUNK
+            at = self._place(image)
             image[at : at + CHUNK] = shared
+        both = Random(f"{self._seed} {number}")
+        for block in both.sample(range(_COMMON * CHUNK // PAGE), 5):
+            image[block * PAGE : (block + 1) * PAGE] = both.randbytes(PAGE)
         self._image.write_bytes(image)
+
+    def _place(self, image: bytearray) -> int:
+        """Offset of a chunk that is not common."""
+        return self._random.randrange(_COMMON, len(image) // CHUNK) * CHUNK
 
 
 def _content(random: Random) -> bytes:
@@ -188,4 +205,16 @@ def record(
         ]
         for one in working:
             one.result()
+    mine, others = (_deltas(base, job) for job in JOBS)
+    assert len(mine & others) >= _FEWEST_SHARED, "the writers have found too few of each other's deltas"
     return model
+
+
+def _deltas(base: Path, job: str) -> set[Entry]:
+    """The deltas that a job's revisions lean on."""
+    found = set()
+    with Directory.open(str(base / job)) as directory:
+        for revision in histories.load(directory).revisions:
+            with open_pinned(directory, revision.uuid, revision.maps[0]) as reader:
+                found |= {entry for _, entry in reader.used() if entry.base is not None}
+    return found

@@ -69,6 +69,7 @@ class DeltaHistory(RuleBasedStateMachine):
         self.rot = Rot(self.site)
         self.sources = {job: FakeSource(b"", frozen=True) for job in JOBS}
         self.images: dict[str, dict[str, bytes]] = {job: {} for job in JOBS}
+        self.past: dict[str, list[bytes]] = {job: [] for job in JOBS}
         # What the image was, where a source that hides something made it another one.
         self.truths: dict[str, bytes] = {}
         self.damaged = 0
@@ -127,13 +128,11 @@ class DeltaHistory(RuleBasedStateMachine):
         source.content = bytearray(self.sources[JOBS[job == JOBS[0]]].content)
         source.writes += 1
 
-    @precondition(lambda self: any(self.images.values()))
     @rule(job=jobs, pick=picks)
     def bring_back(self, job: str, pick: int) -> None:
-        """What an older revision had."""
-        images = list(self.images[job].values())
-        if images:
-            self.sources[job].content = bytearray(images[pick % len(images)])
+        """What an older revision had, perhaps one that is forgotten."""
+        if self.past[job]:
+            self.sources[job].content = bytearray(self.past[job][pick % len(self.past[job])])
             self.sources[job].writes += 1
 
     @precondition(lambda self: self.is_lying)
@@ -291,6 +290,7 @@ class DeltaHistory(RuleBasedStateMachine):
         self.backup(job, "hinted", pick)
         if forgets:
             self.forget(job, -1)
+            self.forget(job, pick)
         self.bring_back(job, pick)
         self.backup(job, "hinted", pick)
 
@@ -356,6 +356,7 @@ class DeltaHistory(RuleBasedStateMachine):
                 block = slice(at, at + PAGE)
                 assert truth[block] == image[block] or self._may_be_stale(job, revision, truth, block)
         self.images[job][revision.uuid] = image
+        self.past[job].append(image)
         self.truths[revision.uuid] = truth
         self._check_restored(job, revision)
 
