@@ -16,7 +16,7 @@ PIP := --quiet --disable-pip-version-check --no-cache-dir
 # Minutes that `make torture` may take.
 MINUTES ?= 60
 
-.PHONY: help demo test lint types tests torture bench fleet packages golden clean
+.PHONY: help demo test lint types tests torture bench incremental fleet packages golden clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,9 @@ torture: packages .venv/developing ## Crash and damage tests for MINUTES=60; doc
 bench: packages .venv/installed ## Time backy and what else is installed on a real VM's disk (root)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/packages.sh $(BENCH_PACKAGES); fi
 	python bench/run.py $(BENCH)
+
+incremental: packages .venv/installed ## Changed extents, deltas, thirty days; after bench, as root
+	PYTHONPATH=bench python bench/incremental.py $(INCREMENTAL)
 
 fleet: .venv/installed ## The scheduler with 10,000 jobs, and simulated months (2 minutes)
 	python bench/fleet.py

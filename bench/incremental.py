@@ -251,11 +251,11 @@ def thirty_days(backy: Path, size: int, work: Path) -> Iterator[Row]:
     """1 % of the blocks written anew each day, scattered, with noise: with deltas and without."""
     say(f"thirty days of 1 % on {size // MIB} MiB, with deltas")
     image = work / "days.raw"
-    stored, restores = run_days(backy, image, size, work / "auto", "auto", lambda _: None)
-    first, last = restores
+    stored, full, (first, last) = run_days(backy, image, size, work / "auto", "auto", lambda _: None)
     yield Row("thirty days: stored with deltas, MiB", stored / MIB)
     say("the same without deltas; old revisions go, for want of space")
-    whole, _ = run_days(backy, image, size, work / "off", "off", collect)
+    whole, plain, _ = run_days(backy, image, size, work / "off", "off", collect)
+    yield Row("full backup: CPU with deltas / without", full.cpu / plain.cpu, 1.05)
     yield Row("thirty days: stored without, MiB", whole / MIB)
     yield Row("thirty days: with deltas / without", stored / whole, 0.2)
     yield Row("thirty days: restore of the last day / of the first", last.wall / first.wall, 1.3)
@@ -263,24 +263,24 @@ def thirty_days(backy: Path, size: int, work: Path) -> Iterator[Row]:
 
 def run_days(
     backy: Path, image: Path, size: int, folder: Path, delta: str, after: Callable[[Job], None]
-) -> tuple[int, tuple[Sample, Sample]]:
-    """All days: bytes stored in all of them, and what restoring the last and one more takes."""
+) -> tuple[int, Sample, tuple[Sample, Sample]]:
+    """All days: bytes stored in all of them, the first backup, restores of the first and the last."""
     draw = random.Random(SEED)
     with image.open("wb") as file:
         for _ in range(size // MIB):
             file.write(draw.randbytes(MIB))
     job = Job(backy, folder, image)
-    stored = 0
-    for day in range(DAYS_RUN):
-        if day:
-            count = size // BLOCK // 100
-            write_noise(image, draw.sample(range(size // BLOCK), count), draw)
+    full, record = job.back_up("--delta", delta)
+    stored = record["stats"]["bytes_written"]
+    for _ in range(DAYS_RUN - 1):
+        count = size // BLOCK // 100
+        write_noise(image, draw.sample(range(size // BLOCK), count), draw)
         stored += job.back_up("--delta", delta)[1]["stats"]["bytes_written"]
         after(job)
     restores = job.check("first"), job.check()
     shutil.rmtree(folder)
     image.unlink()
-    return stored, restores
+    return stored, full, restores
 
 
 def collect(job: Job) -> None:
