@@ -54,7 +54,7 @@ class Site:
 
     def add_job(self, name: str, image: Path) -> None:
         """Another job of the same repository."""
-        source = SourceConfig("file", {"filename": str(image)})
+        source = SourceConfig("file", {"filename": str(image), "clone": "off"})
         with Directory.open(str(self.base)) as base:
             create_job(base, name, JobConfig(source, default_schedule()))
 

@@ -41,7 +41,8 @@ class Faulty:
 
 @pytest.fixture
 def faultless(site: Site) -> Site:
-    """A site with a revision, and an image of a hundred other chunks."""
+    """A site with a revision, and an image of a hundred other chunks; no base is decoded before them."""
+    site.delta = False
     site.image.write_bytes(b"".join(packable(1000 + number) for number in range(5)))
     site.backup()
     site.image.write_bytes(b"".join(packable(number) for number in range(CALLS)))
