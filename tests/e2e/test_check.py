@@ -22,7 +22,10 @@ from backy.domain.revision import Revision, Trust, serialise
 from fakes import FakeSource, fake_revision
 from testsite import CHUNK, Site, run_backy
 
-NOW = datetime.now(UTC)
+
+def ago(hours: float) -> datetime:
+    """So long before now; the module may have been loaded a whole suite ago."""
+    return datetime.now(UTC) - timedelta(hours=hours)
 
 
 class Monitored:
@@ -51,7 +54,7 @@ class Monitored:
 
     def back_up(self, hours: float) -> Revision:
         """A revision of `vm` that is so old."""
-        self.site.clock = StandingClock(NOW - timedelta(hours=hours))
+        self.site.clock = StandingClock(ago(hours))
         return self.site.backup()
 
     def check(self, *words: str, alive: bool = True) -> Outcome:
@@ -89,7 +92,7 @@ def monitored(site: Site) -> Monitored:
 
 def age(path: Path, hours: float) -> None:
     """Make a file that old."""
-    then = (NOW - timedelta(hours=hours)).timestamp()
+    then = ago(hours).timestamp()
     os.utime(path, (then, then))
 
 
@@ -325,7 +328,7 @@ def test_a_source_that_was_caught_is_critical_until_it_is_settled(
     source = FakeSource(os.urandom(8 * CHUNK), frozen=True)
 
     def back_up(hours: float) -> Revision:
-        site.clock = StandingClock(NOW - timedelta(hours=hours))
+        site.clock = StandingClock(ago(hours))
         return site.backup(source=source)
 
     back_up(240)
