@@ -217,6 +217,7 @@ class Clones(FakeSource):
             kept.append(True)
             keep()
 
+        # Only this instance is watched, which mypy takes for a mistake.
         opened.keep = note  # type: ignore[method-assign]
         self.kept[revision] = bytes(self.content)
         try:

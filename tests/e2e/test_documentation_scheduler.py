@@ -257,6 +257,7 @@ def exposed_name(metric: Metric) -> str:
 
 def test_the_table_of_metrics_has_every_metric() -> None:
     """Dashboards are made from this table."""
+    # Of a scheduler it asks for nothing but what _NoJobs has.
     found = _Snapshot(_NoJobs(), SystemClock().now(), (0, 0)).collect()  # type: ignore[arg-type]
     rows = first_table((DOC / "monitoring.md").read_text(), "metrics")
 
@@ -277,6 +278,7 @@ def test_performance_data_is_documented() -> None:
 def unit(section: str) -> dict[str, str]:
     """A section of the unit file."""
     parser = configparser.ConfigParser(interpolation=None)
+    # As configparser's own documentation has it, to keep the case of the keys.
     parser.optionxform = str  # type: ignore[assignment, method-assign]
     parser.read(ROOT / "packaging" / "systemd" / "backy.service")
     return dict(parser[section])

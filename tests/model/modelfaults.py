@@ -88,5 +88,6 @@ class FailingSource(FileSource):
                     raise SourceFailed(self.path, offset, "a bad sector")
                 real(buffer, offset, length, start)
 
+            # Only this instance fails, which mypy takes for a mistake.
             found.read = read  # type: ignore[method-assign]
             yield found

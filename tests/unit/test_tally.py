@@ -14,6 +14,7 @@ WEIGHTS = {"a": 1.0, "b": 3.0, "c": 4.0}
 
 def figures(test: str = "a", **others: object) -> Figures:
     """A test of power cuts."""
+    # Fields of several types by name, which mypy cannot follow.
     return Figures(test, "T3", "", **others)  # type: ignore[arg-type]
 
 
