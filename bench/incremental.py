@@ -147,6 +147,7 @@ def hinted(backy: Path, borg: Path | None, images: Path, volumes: Path, work: Pa
         peer.prepare()
         measure(peer.backup(Revision(image, 1)), peer.log)
     written = write_differences(image, images / DAYS[0], images / DAYS[1])
+    read_into_cache(image, job.repository)
     sample, record = job.back_up()
     stats = record["stats"]
     since = record["reading"].get("since")
