@@ -16,9 +16,13 @@ from typing import NamedTuple
 import pytest
 from loopdisk import Disk
 
+from backy.domain.chunkmap import Layout
 from backy.domain.revision import Consistency
 from backy.ground.errors import SourceFailed
 from backy.ground.linux import PAGE, Buffer
+from backy.ground.manyreads import Part
+from backy.operation.reading import plan_chunks
+from backy.source import bulk
 from backy.source.base import Owner, Snapshot, Source
 from backy.source.file import Cloning, FileSource
 from fakes import FakeSource, loop_device
@@ -219,6 +223,51 @@ def test_any_range_is_read_to_any_page_of_the_buffer(make: Callable[[bytes], Cas
             (C, 11, PAGE),
         ]:
             assert image[offset : offset + length] == read(snapshot, offset, length, start)
+
+
+@pytest.mark.parametrize("make", EVERY, indirect=True)
+@pytest.mark.parametrize("cached", [False, True])
+def test_parts_are_read_as_if_one_by_one(make: Callable[[bytes], Case], cached: bool) -> None:
+    """Many blocks at once go to their places, and nothing else of the buffer is touched."""
+    image = image_of(5 * C)
+    draw = random.Random(9)
+    pages = sorted(draw.sample(range(5 * C // PAGE - 1), 30))
+    parts = [Part(page * PAGE, PAGE, page * PAGE) for page in pages]
+    expected = bytearray(b"\xee" * 5 * C)
+    for offset, length, start in parts:
+        expected[start : start + length] = image[offset : offset + length]
+    buffer = Buffer(5 * C)
+    buffer.fill(b"\xee" * 5 * C)
+    with make(image).source.snapshot(REVISION) as snapshot:
+        if cached:
+            read_whole(snapshot)
+        bulk.read_parts(snapshot, buffer, parts)
+
+    assert bytes(expected) == bytes(buffer.view)
+
+
+@pytest.mark.parametrize("make", EVERY, indirect=True)
+def test_parts_beyond_the_end_fail(make: Callable[[bytes], Case]) -> None:
+    """As a single read beyond it does."""
+    source = make(image_of(2 * C)).source
+    parts = [Part(0, PAGE, 0), Part(2 * C, PAGE, PAGE)]
+    with source.snapshot(REVISION) as snapshot, pytest.raises(SourceFailed):
+        bulk.read_parts(snapshot, Buffer(C), parts)
+
+
+@pytest.mark.parametrize("make", EVERY, indirect=True)
+def test_coarse_extents_touch_the_same_chunks(make: Callable[[bytes], Case]) -> None:
+    """Whoever reads whole chunks reads the same ones, and is told of them by fewer extents."""
+    image = Layout(C, 16 * C)
+    content = b"".join(
+        image_of(C) if chunk % 5 != 2 else bytes(C) for chunk in range(image.image_size // C)
+    )
+    with make(content).source.snapshot(REVISION) as snapshot:
+        fine, coarse = list(snapshot.extents()), list(bulk.extents(snapshot, C))
+
+    assert list(plan_chunks(fine, image)) == list(plan_chunks(coarse, image))
+    assert len(coarse) <= len(fine)
+    assert sorted(coarse) == coarse
 
 
 @pytest.mark.parametrize("make", [sparse, in_memory, fake, *CLONES], indirect=True)

@@ -2,13 +2,16 @@
 
 import random
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import lz4.block
 import pytest
 from crashsite import noise
 
+from backy.domain import delta
 from backy.domain.chunk import chunk_id
+from backy.ground import linux, lz4blocks
 from backy.ground.errors import EncodingFault
 from testsite import CHUNK, Site
 
@@ -25,14 +28,14 @@ def packable(number: int) -> bytes:
 class Faulty:
     """A codec function that flips one bit in the result of its N-th call."""
 
-    def __init__(self, real: Callable[..., bytes], at: int) -> None:
+    def __init__(self, real: Callable[..., lz4blocks.Bytes], at: int) -> None:
         self._real = real
         self._at = at
         self._calls = 0
         self._random = random.Random(at)
 
-    def __call__(self, content: Any, **options: Any) -> bytes:
-        result = bytearray(self._real(content, **options))
+    def __call__(self, content: Any, *options: Any) -> bytes:
+        result = bytearray(self._real(content, *options))
         self._calls += 1
         if self._calls == self._at:
             result[self._random.randrange(len(result))] ^= 1 << self._random.randrange(8)
@@ -59,7 +62,7 @@ def test_one_flipped_bit_in_a_hundred_chunks_is_caught(
     before = site.history()
     ids = {chunk_id(packable(number)).hex() for number in range(CALLS)}
     with monkeypatch.context() as patch:
-        patch.setattr(lz4.block, function, Faulty(getattr(lz4.block, function), at))
+        patch.setattr(lz4blocks, function, Faulty(getattr(lz4blocks, function), at))
         with pytest.raises(EncodingFault) as caught:
             site.backup()
 
@@ -73,6 +76,50 @@ def test_one_flipped_bit_in_a_hundred_chunks_is_caught(
     assert [] == site.verify().findings
 
 
+@pytest.mark.parametrize(
+    ("module", "function"), [(lz4blocks, "compress"), (delta, "encode"), (delta, "apply")]
+)
+@pytest.mark.parametrize("at", [1, 2, 7])
+def test_one_flipped_bit_in_a_delta_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, function: str, at: int
+) -> None:
+    """The same for chunks that are stored as their changed blocks."""
+    site = Site(tmp_path, chunk_size=16 * CHUNK)
+    site.image.write_bytes(noise(1, 160 * CHUNK))
+    site.backup()
+    before = site.history()
+    with site.image.open("r+b") as file:
+        for number in range(10):
+            file.seek(number * 16 * CHUNK)
+            file.write(b"changed" * 1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, function, Faulty(getattr(module, function), at))
+        with pytest.raises(EncodingFault):
+            site.backup()
+
+    assert before == site.history()
+    revision = site.backup()
+    assert 10 == revision.stats.chunks_new
+    assert site.image.read_bytes() == site.restored(revision)
+    assert [] == site.verify().findings
+
+
+def test_a_block_that_was_not_noticed_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A delta without one of the blocks that have changed does not give the chunk."""
+    site = Site(tmp_path, chunk_size=16 * CHUNK)
+    site.image.write_bytes(noise(1, 16 * CHUNK))
+    site.backup()
+    with site.image.open("r+b") as file:
+        file.write(b"changed" * 2000)
+    real = linux.differing
+    with monkeypatch.context() as patch:
+        patch.setattr(linux, "differing", lambda *arguments: real(*arguments)[1:])
+        with pytest.raises(EncodingFault):
+            site.backup()
+
+    assert 1 == site.backup().stats.chunks_delta
+
+
 def test_a_fault_in_a_later_batch_leaves_only_whole_chunks(
     faultless: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,7 +127,7 @@ def test_a_fault_in_a_later_batch_leaves_only_whole_chunks(
     site = faultless
     monkeypatch.setattr("backy.repository.chunks.BATCH_SIZE", 3 * CHUNK)
     with monkeypatch.context() as patch:
-        patch.setattr(lz4.block, "compress", Faulty(lz4.block.compress, 60))
+        patch.setattr(lz4blocks, "compress", Faulty(lz4blocks.compress, 60))
         with pytest.raises(EncodingFault):
             site.backup()
     named = len(site.chunk_files())

@@ -95,6 +95,27 @@ def test_base_is_decoded_once_for_a_row_of_deltas(
     assert 1 == opened.count(layout.chunk_path(BASE))
 
 
+def test_base_is_read_once_for_itself_and_its_deltas(
+    store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever proves a base and then what lies on it, or the other way round, has it read once."""
+    put(store, *FRAMES)
+    opened: list[str] = []
+    real = Directory.open_file
+
+    def noting(directory: Directory, name: str) -> int:
+        opened.append(name)
+        return real(directory, name)
+
+    monkeypatch.setattr(Directory, "open_file", noting)
+    for order in ((BASE, DELTA, DELTA), (DELTA, DELTA, BASE)):
+        reader = reader_of(store)
+        assert [C] * 3 == [reader.prove(entry) for entry in order]
+
+    assert 2 == opened.count(layout.chunk_path(BASE))
+    assert 4 == opened.count(layout.chunk_path(DELTA))
+
+
 @pytest.mark.parametrize("trashed", [(FULL,), (DELTA,), (BASE,), (DELTA, BASE), (FULL, DELTA, BASE)])
 def test_condemned_chunk_is_read_from_the_trash(store: FakeStore, trashed: tuple[Entry, ...]) -> None:
     """Until it is purged, a condemned chunk is still there for readers, whichever part it is."""

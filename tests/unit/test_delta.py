@@ -2,12 +2,21 @@
 
 import struct
 import tracemalloc
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy.domain.delta import BLOCK, apply, changed_blocks, encode, max_length
+from backy.domain.delta import (
+    BLOCK,
+    apply,
+    changed_among,
+    changed_blocks,
+    encode,
+    max_length,
+    runs,
+)
 from strategies import boundary_sizes, plain_bytes, repeatable
 
 BASE = bytes(range(256)) * 64  # 16 KiB, four blocks
@@ -46,6 +55,29 @@ def test_changed_blocks_are_those_that_differ(plain: bytes, base: bytes) -> None
 
     expected = [at // BLOCK for at in ends if plain[at : at + BLOCK] != fitted[at : at + BLOCK]]
     assert expected == changed_blocks(plain, fitted)
+
+
+@repeatable(100)
+@given(plain=plain_bytes(30_000), base=plain_bytes(30_000), more=st.sets(st.integers(0, 7)))
+def test_a_view_and_known_blocks_give_the_same_delta(plain: bytes, base: bytes, more: set[int]) -> None:
+    """Blocks that may have changed are enough, and the chunk may lie in a buffer."""
+    fitted = base[: len(plain)].ljust(len(plain), b"\0")
+    candidates = {*changed_blocks(plain, fitted), *more}
+    view = memoryview(bytearray(plain))
+
+    numbers = changed_among(view, fitted, candidates)
+    assert changed_blocks(plain, fitted) == numbers
+    assert encode(plain, base, 7) == encode(view, base, 7, numbers)
+
+
+@repeatable(100)
+@given(numbers=st.sets(st.integers(0, 30)))
+def test_runs_are_the_same_numbers(numbers: set[int]) -> None:
+    """In order, with a gap between one run and the next."""
+    found = list(runs(sorted(numbers)))
+
+    assert sorted(numbers) == [number for start, stop in found for number in range(start, stop)]
+    assert all(stop < following for (_, stop), (following, _) in pairwise(found))
 
 
 def test_equal_contents_need_no_block() -> None:

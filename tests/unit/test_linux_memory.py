@@ -1,10 +1,15 @@
 """Buffers: page-aligned memory, compared and filled by libc, against Python's own slices."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backy.ground.linux import PAGE, Buffer, equal, is_zero
+from backy.ground import linux
+from backy.ground.linux import PAGE, Buffer, differing, equal, is_zero
 from strategies import plain_bytes, repeatable
 
 SIZE = 4 * PAGE
@@ -79,14 +84,25 @@ def test_equal_does_not_look_behind_the_buffer(start: int) -> None:
     assert not equal(Buffer(SIZE), bytes(SIZE - start + 1), start)
 
 
+@contextmanager
+def short(size: int) -> Iterator[None]:
+    """Have up to that many bytes copied in place, and more by libc."""
+    with mock.patch.object(linux, "_SHORT", size):
+        yield
+
+
+SHORT = st.sampled_from([0, 100, SIZE])
+
+
 @repeatable(100)
-@given(content=plain_bytes(SIZE), one=st.integers(0, SIZE), other=st.integers(0, SIZE))
-def test_clear_zeroes_a_range_only(content: bytes, one: int, other: int) -> None:
+@given(content=plain_bytes(SIZE), one=st.integers(0, SIZE), other=st.integers(0, SIZE), most=SHORT)
+def test_clear_zeroes_a_range_only(content: bytes, one: int, other: int, most: int) -> None:
     """The bytes before and behind a cleared range stay."""
     start, stop = sorted((one, other))
     buffer = filled(content)
     before = bytes(buffer.view)
-    buffer.clear(start, stop)
+    with short(most):
+        buffer.clear(start, stop)
 
     assert before[:start] + bytes(stop - start) + before[stop:] == bytes(buffer.view)
 
@@ -95,12 +111,14 @@ def test_clear_zeroes_a_range_only(content: bytes, one: int, other: int) -> None
 @given(
     content=plain_bytes(300, least=0),
     start=st.integers(0, SIZE - 300),
-    kind=st.sampled_from([bytes, bytearray]),
+    kind=st.sampled_from([bytes, bytearray, memoryview]),
+    most=SHORT,
 )
-def test_fill_copies_to_its_place_only(content: bytes, start: int, kind: type) -> None:
+def test_fill_copies_to_its_place_only(content: bytes, start: int, kind: type, most: int) -> None:
     """The bytes before and behind what was filled stay."""
     buffer = filled(b"")
-    buffer.fill(kind(content), start)
+    with short(most):
+        buffer.fill(kind(content), start)
 
     expected = bytearray(b"\xff" * SIZE)
     expected[start : start + len(content)] = content
@@ -112,3 +130,54 @@ def test_fill_beyond_the_end_is_refused(length: int, start: int) -> None:
     """Memory behind the buffer is somebody else's."""
     with pytest.raises(ValueError, match="do not fit"):
         Buffer(SIZE).fill(bytes(length), start)
+
+
+@repeatable(100)
+@given(content=plain_bytes(SIZE), cuts=st.sets(st.integers(0, SIZE)), most=SHORT)
+def test_fill_around_leaves_the_holes(content: bytes, cuts: set[int], most: int) -> None:
+    """The law is: everything copied, and what is in a hole put back; holes may lie behind the end."""
+    ends = sorted(cuts)
+    holes = list(zip(ends[::2], ends[1::2], strict=False))
+    buffer = filled(b"")
+    with short(most):
+        buffer.fill_around(content, holes)
+
+    expected = bytearray(content + b"\xff" * (SIZE - len(content)))
+    for start, stop in holes:
+        expected[start:stop] = b"\xff" * (stop - start)
+    assert bytes(expected) == bytes(buffer.view)
+
+
+def test_fill_around_beyond_the_end_is_refused() -> None:
+    """Whatever the holes are."""
+    with pytest.raises(ValueError, match="do not fit"):
+        Buffer(SIZE).fill_around(bytes(SIZE + 1), [(0, SIZE + 1)])
+
+
+@repeatable(200)
+@given(
+    content=plain_bytes(SIZE),
+    changes=st.lists(st.tuples(st.integers(0, SIZE), st.binary(max_size=40))),
+    block=st.sampled_from([64, 100, PAGE]),
+)
+def test_differing_finds_what_comparing_each_block_finds(
+    content: bytes, changes: list[tuple[int, bytes]], block: int
+) -> None:
+    """Larger pieces first makes no difference, nor does what lies behind the other."""
+    other = bytearray(content)
+    for at, change in changes:
+        other[at : at + len(change)] = change
+    other = other[: len(content)]
+
+    expected = [
+        at // block
+        for at in range(0, len(other), block)
+        if content[at : at + block] != other[at : at + block]
+    ]
+    assert expected == differing(filled(content), bytes(other), block)
+
+
+def test_differing_does_not_look_behind_the_buffer() -> None:
+    """What is longer cannot be compared."""
+    with pytest.raises(ValueError, match="are not in"):
+        differing(Buffer(SIZE), bytes(SIZE + 1), PAGE)

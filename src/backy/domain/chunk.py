@@ -30,11 +30,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, NewType
 
 import blake3
-import lz4.block
 import xxhash
 import zstandard
 
 from backy.domain import delta
+from backy.ground import lz4blocks
 from backy.ground.errors import ChunkDamaged
 
 ChunkId = NewType("ChunkId", bytes)
@@ -56,7 +56,7 @@ _LEVEL = re.compile(r"-?[1-9][0-9]?")
 _LZ4_ACCELERATION = 2
 _ZSTD_MAX_WINDOW = 8 << 20
 
-Buffer = bytes | bytearray | memoryview
+Buffer = delta.Buffer
 
 
 class Codec(NamedTuple):
@@ -106,9 +106,7 @@ class Encoder:
     def compress(self, content: Buffer) -> tuple[int, Buffer]:
         """(codec number, payload); raw where compression does not make it smaller."""
         if self.codec.number == LZ4:
-            packed: bytes = lz4.block.compress(
-                content, mode="fast", acceleration=_LZ4_ACCELERATION, store_size=False
-            )
+            packed = lz4blocks.compress(content, _LZ4_ACCELERATION)
         elif self._zstd is not None:
             packed = self._zstd.compress(content)
         else:
@@ -138,7 +136,7 @@ def encode_full(ident: ChunkId, plain: Buffer, encoder: Encoder) -> list[Buffer]
 
 def encode_delta(
     ident: ChunkId,
-    plain: bytes,
+    plain: Buffer,
     base: ChunkId,
     base_plain: bytes,
     laid: int,
@@ -234,10 +232,7 @@ def decode_whole(
         base_plain = read_base(header.base)
         bound = delta.max_length(header.plain_length)
         content = _expand(ident, header.codec, payload, None, bound)
-        try:
-            plain = delta.apply(content, base_plain, header.plain_length)
-        except ValueError as error:
-            raise _damaged(ident, str(error)) from error
+        plain = _laid(ident, content, base_plain, header.plain_length)
         numbers, laid = delta.head(content)
         found = Decoded(plain, numbers, laid + header.payload_length)
     if chunk_id(found.plain) != ident:
@@ -245,13 +240,27 @@ def decode_whole(
     return found
 
 
-def expand_fresh(ident: ChunkId, frame: list[Buffer], length: int) -> bytes:
-    """What a frame from `encode_full` expands to, for the comparison before it may get a name.
+def expand_fresh(
+    ident: ChunkId, frame: list[Buffer], length: int, base_plain: bytes | None = None
+) -> bytes:
+    """What a frame that was just encoded expands to, for the comparison before it may get a name.
 
-    Proves the codec's work only; the caller compares with the plain bytes. Raises ChunkDamaged.
+    Proves the codec's work only; the caller compares with the plain bytes. A delta is laid on
+    `base_plain`. Raises ChunkDamaged.
     """
     header = Header(*HEADER.unpack(frame[0])[2:])
-    return _expand(ident, header.codec, memoryview(frame[1]), length, length)
+    payload = memoryview(frame[1])
+    if base_plain is None:
+        return _expand(ident, header.codec, payload, length, length)
+    content = _expand(ident, header.codec, payload, None, delta.max_length(length))
+    return _laid(ident, content, base_plain, length)
+
+
+def _laid(ident: ChunkId, content: bytes, base_plain: bytes, length: int) -> bytes:
+    try:
+        return delta.apply(content, base_plain, length)
+    except ValueError as error:
+        raise _damaged(ident, str(error)) from error
 
 
 def _frame(
@@ -279,16 +288,12 @@ def _expand(ident: ChunkId, codec: int, payload: memoryview, length: int | None,
         plain = bytes(payload)
     else:
         try:
-            plain = _expand_zstd(payload, bound) if codec == ZSTD else _expand_lz4(payload, bound)
-        except (ValueError, lz4.block.LZ4BlockError, zstandard.ZstdError) as error:
+            expand = _expand_zstd if codec == ZSTD else lz4blocks.decompress
+            plain = expand(payload, bound)
+        except (ValueError, zstandard.ZstdError) as error:
             raise _damaged(ident, f"it does not decompress ({error})") from error
     if len(plain) > bound or (length is not None and len(plain) != length):
         raise _damaged(ident, f"it decompresses to {len(plain)} bytes instead of {length or bound}")
-    return plain
-
-
-def _expand_lz4(payload: memoryview, bound: int) -> bytes:
-    plain: bytes = lz4.block.decompress(payload, uncompressed_size=bound)
     return plain
 
 

@@ -17,11 +17,14 @@ Limits: pure; whoever decodes checks the identity of the result and of the base.
 """
 
 import struct
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from operator import ge
+from typing import NamedTuple, TypeAlias
 
 BLOCK_SHIFT = 12
 BLOCK = 1 << BLOCK_SHIFT
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
 
 _HEAD = struct.Struct("<II")
 _STRIDE = 16 * BLOCK
@@ -32,7 +35,7 @@ def max_length(plain_length: int) -> int:
     return _HEAD.size + 4 * -(-plain_length // BLOCK) + plain_length
 
 
-def changed_blocks(plain: bytes, base: bytes) -> list[int]:
+def changed_blocks(plain: Buffer, base: bytes) -> list[int]:
     """Numbers of the blocks that differ.
 
     Larger pieces first, since slices are copies and most are equal; halving would copy the whole ten
@@ -40,33 +43,50 @@ def changed_blocks(plain: bytes, base: bytes) -> list[int]:
     """
     found: list[int] = []
     for at in range(0, len(plain), _STRIDE):
-        if plain[at : at + _STRIDE] == base[at : at + _STRIDE]:
-            continue
-        blocks = range(at, min(at + _STRIDE, len(plain)), BLOCK)
-        found += [
-            one >> BLOCK_SHIFT for one in blocks if plain[one : one + BLOCK] != base[one : one + BLOCK]
-        ]
+        if bytes(plain[at : at + _STRIDE]) != base[at : at + _STRIDE]:
+            first = at >> BLOCK_SHIFT
+            found += changed_among(plain, base, range(first, first + (_STRIDE >> BLOCK_SHIFT)))
     return found
 
 
-def changed_among(plain: bytes, base: bytes, numbers: Iterable[int]) -> list[int]:
+def changed_among(plain: Buffer, base: bytes, numbers: Iterable[int]) -> list[int]:
     """Those of the numbered blocks that differ, ascending; the base is as long as the chunk."""
     return [
         number
         for number in sorted(set(numbers))
-        if plain[number << BLOCK_SHIFT : (number + 1) << BLOCK_SHIFT]
+        if bytes(plain[number << BLOCK_SHIFT : (number + 1) << BLOCK_SHIFT])
         != base[number << BLOCK_SHIFT : (number + 1) << BLOCK_SHIFT]
     ]
 
 
-def encode(plain: bytes, base: bytes, laid: int, numbers: Sequence[int] | None = None) -> bytes:
+def encode(plain: Buffer, base: bytes, laid: int, numbers: Sequence[int] | None = None) -> bytes:
     """Delta contents that turn `base` into `plain`; `numbers` are its `changed_blocks`, if known."""
     if numbers is None:
         numbers = changed_blocks(plain, fit(base, len(plain)))
-    blocks = (plain[number << BLOCK_SHIFT : (number + 1) << BLOCK_SHIFT] for number in numbers)
     return b"".join(
-        [_HEAD.pack(len(numbers), laid), struct.pack(f"<{len(numbers)}I", *numbers), *blocks]
+        [
+            _HEAD.pack(len(numbers), laid),
+            struct.pack(f"<{len(numbers)}I", *numbers),
+            *(plain[first << BLOCK_SHIFT : stop << BLOCK_SHIFT] for first, stop in runs(numbers)),
+        ]
     )
+
+
+def runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Ascending numbers as ranges of those that follow each other.
+
+    >>> list(runs([1, 2, 5]))
+    [(1, 3), (5, 6)]
+    """
+    start = stop = -1
+    for number in numbers:
+        if number != stop:
+            if start >= 0:
+                yield start, stop
+            start = number
+        stop = number + 1
+    if start >= 0:
+        yield start, stop
 
 
 class Head(NamedTuple):
@@ -84,27 +104,39 @@ def head(content: bytes) -> Head:
 
 def apply(content: bytes, base: bytes, plain_length: int) -> bytes:
     """Plain bytes of that length; ValueError for contents that `encode` would not have written."""
+    numbers, at = _checked_numbers(content, plain_length)
+    # Put together from views, so that the chunk is copied once.
+    blocks, same = memoryview(content)[at:], memoryview(fit(base, plain_length))
+    pieces: list[memoryview] = []
+    taken = reached = 0
+    for first, behind in runs(numbers):
+        start, stop = first << BLOCK_SHIFT, min(behind << BLOCK_SHIFT, plain_length)
+        pieces += (same[reached:start], blocks[taken : taken + stop - start])
+        taken += stop - start
+        reached = stop
+    return b"".join([*pieces, same[reached:]])
+
+
+def _checked_numbers(content: bytes, plain_length: int) -> tuple[tuple[int, ...], int]:
+    """The block numbers, and where the blocks begin; ValueError unless all of it fits together."""
     if len(content) < _HEAD.size:
         raise ValueError("its delta has no head")
     count, _laid = _HEAD.unpack_from(content)
     total = -(-plain_length // BLOCK)
-    if count > total or len(content) < _HEAD.size + 4 * count:
+    at = _HEAD.size + 4 * count
+    if count > total or len(content) < at:
         raise ValueError(f"its delta claims {count} blocks")
     numbers = struct.unpack_from(f"<{count}I", content, _HEAD.size)
-    plain = bytearray(fit(base, plain_length))
-    at, previous = _HEAD.size + 4 * count, -1
-    for number in numbers:
-        if not previous < number < total:
-            raise ValueError("its delta's block numbers are not ascending inside the chunk")
-        start = number << BLOCK_SHIFT
-        length = min(BLOCK, plain_length - start)
-        if len(content) < at + length:
-            raise ValueError("its delta ends early")
-        plain[start : start + length] = content[at : at + length]
-        at, previous = at + length, number
-    if at != len(content):
+    if any(map(ge, numbers, numbers[1:])) or (numbers and numbers[-1] >= total):
+        raise ValueError("its delta's block numbers are not ascending inside the chunk")
+    wanted = count * BLOCK
+    if numbers and numbers[-1] == total - 1:
+        wanted += plain_length - total * BLOCK  # the last block ends with the chunk
+    if len(content) - at < wanted:
+        raise ValueError("its delta ends early")
+    if len(content) - at > wanted:
         raise ValueError("its delta has bytes left over")
-    return bytes(plain)
+    return numbers, at
 
 
 def fit(base: bytes, length: int) -> bytes:

@@ -17,6 +17,7 @@ Limits: pure; bytes. Right only for files that do not change meanwhile, on file 
 overwrite a shared block.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -70,14 +71,14 @@ def differences(old: Pieces, new: Pieces) -> list[Range]:
     """The ranges, ascending and apart from each other, in which two files may differ."""
     # Of each distance: where the one file has it and the other has not. Within a file nothing
     # overlaps, so that is between the boundaries of both, taken in order, two by two.
-    others = set(old.placed) ^ set(new.placed)
-    points = [(distance, at) for start, stop, distance in others for at in (start, stop)]
-    points.sort()
-    found = [
-        (start, stop)
-        for (_, start), (_, stop) in zip(points[::2], points[1::2], strict=True)
-        if start < stop
-    ]
+    boundaries: defaultdict[int, list[int]] = defaultdict(list)
+    for start, stop, distance in set(old.placed) ^ set(new.placed):
+        boundaries[distance] += (start, stop)
+    found: list[Range] = []
+    for points in boundaries.values():
+        points.sort()
+        pairs = zip(points[::2], points[1::2], strict=True)
+        found += [(start, stop) for start, stop in pairs if start < stop]
     return joined([*found, *old.unclear, *new.unclear])
 
 

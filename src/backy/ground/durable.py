@@ -260,18 +260,17 @@ def _write_direct(fd: int, content: Sequence[Bytes], length: int) -> bool:
         buffer.fill(part, at)
         at += len(part)
     buffer.clear(at, whole)
-    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     try:
-        fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT)
+        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_DIRECT)
         done = os.write(fd, buffer.view[:whole])
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+        fcntl.fcntl(fd, fcntl.F_SETFL, 0)
         return False
     if done < whole:
         # The disk is full or a limit is reached; the next write says which, and need not be aligned.
-        fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+        fcntl.fcntl(fd, fcntl.F_SETFL, 0)
         _write_all(fd, [buffer.view[done:length]])
     os.ftruncate(fd, length)
     return True

@@ -16,6 +16,7 @@ import mmap
 import os
 import signal
 import struct
+from collections.abc import Iterable
 from contextlib import suppress
 
 PAGE = mmap.PAGESIZE
@@ -36,6 +37,15 @@ _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
 _libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+# Calls that never wait: letting other threads run meanwhile costs more than they do.
+_quick = ctypes.PyDLL(None, use_errno=True)
+for _name in ("memcmp", "mmap", "munmap", "mincore"):
+    getattr(_quick, _name).argtypes = getattr(_libc, _name).argtypes
+_quick.mmap.restype = ctypes.c_void_p
+
+# Copied in place, without letting other threads run.
+_SHORT = 64 << 10
 
 _SYNC_FILE_RANGE_WRITE = 2
 _FALLOC_KEEP_SIZE = 1
@@ -80,27 +90,50 @@ class Buffer:
 
     def clear(self, start: int, stop: int) -> None:
         """Set bytes `start` to `stop` to zero."""
-        ctypes.memset(self.address + start, 0, stop - start)
+        if stop - start <= _SHORT:
+            self.view[start:stop] = bytes(stop - start)
+        else:
+            ctypes.memset(self.address + start, 0, stop - start)
 
     def fill(self, content: bytes | bytearray | memoryview, start: int = 0) -> None:
         """Copy `content` to `start`; the GIL is released meanwhile where that is possible."""
         length = len(content)
         if start + length > self.size:
             raise ValueError(f"{length} bytes do not fit at {start} of {self.size}")
-        if isinstance(content, bytes):
+        if length <= _SHORT:
+            self.view[start : start + length] = content
+        elif isinstance(content, bytes):
             ctypes.memmove(self.address + start, content, length)
         elif isinstance(content, memoryview) and content.readonly:
             self.view[start : start + length] = content
-        elif length:
+        else:
             source = ctypes.c_char.from_buffer(content)
             ctypes.memmove(self.address + start, ctypes.addressof(source), length)
+
+    def fill_around(self, content: bytes, holes: Iterable[tuple[int, int]]) -> None:
+        """As `fill` at 0, but for `holes`: ascending (start, stop), of which nothing is touched."""
+        if len(content) > self.size:
+            raise ValueError(f"{len(content)} bytes do not fit in {self.size}")
+        source = memoryview(content)
+        at = 0
+        for hole, stop in (*holes, (len(content), 0)):
+            start = min(hole, len(content))
+            if start - at > _SHORT:
+                ctypes.memmove(self.address + at, _address(content) + at, start - at)
+            elif start > at:
+                self.view[at:start] = source[at:start]
+            at = stop
+
+
+def _address(content: bytes) -> int:
+    return ctypes.cast(ctypes.c_char_p(content), ctypes.c_void_p).value or 0
 
 
 def is_zero(buffer: Buffer, length: int, start: int = 0) -> bool:
     """Whether `length` bytes from `start` are all zero; stops at the first that is not."""
     if length == 0:
         return True
-    if buffer.view[start]:
+    if any(buffer.view[start : start + min(length, 64)]):
         return False
     # A run of zeros equals itself shifted by one byte.
     at = buffer.address + start
@@ -112,6 +145,25 @@ def equal(buffer: Buffer, other: bytes, start: int = 0) -> bool:
     if start + len(other) > buffer.size:
         return False
     return not _libc.memcmp(buffer.address + start, other, len(other))
+
+
+def differing(buffer: Buffer, other: bytes, block: int) -> list[int]:
+    """Numbers of the blocks in which `buffer` differs from `other`, as far as that goes."""
+    if len(other) > buffer.size:
+        raise ValueError(f"{len(other)} bytes are not in {buffer.size}")
+    ours, theirs = buffer.address, _address(other)
+    found: list[int] = []
+    # Larger pieces first: most are equal.
+    stride = 16 * block
+    for at in range(0, len(other), stride):
+        stop = min(at + stride, len(other))
+        if _quick.memcmp(ours + at, theirs + at, stop - at):
+            found += [
+                one // block
+                for one in range(at, stop, block)
+                if _quick.memcmp(ours + one, theirs + one, min(block, stop - one))
+            ]
+    return found
 
 
 def _check(result: int) -> None:
@@ -177,17 +229,17 @@ def resident_share(fd: int, offset: int, length: int) -> float:
     """
     if length == 0:
         return 0.0
-    address = _libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, fd, offset)
+    address = _quick.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, fd, offset)
     if address in (None, ctypes.c_void_p(-1).value):
         return 0.0
     try:
         pages = -(-length // PAGE)
         found = ctypes.create_string_buffer(pages)
-        if _libc.mincore(address, length, found):
+        if _quick.mincore(address, length, found):
             return 0.0
         return 1 - found.raw[:pages].count(b"\0") / pages
     finally:
-        _libc.munmap(address, length)
+        _quick.munmap(address, length)
 
 
 def end_with_parent(parent: int) -> bool:

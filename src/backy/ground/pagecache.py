@@ -15,10 +15,13 @@ reads are buffered and dropped from the cache again, before (`fresh`) and after.
 
 import errno
 import os
+import threading
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from backy.ground import linux
+from backy.ground import linux, manyreads
+from backy.ground.manyreads import Part
 
 # Above this share a buffered read adds little to the cache; below, a direct one drops nothing.
 _MOSTLY_CACHED = 0.75
@@ -30,14 +33,26 @@ class UncachedFile:
     def __init__(self, fd: int) -> None:
         """Take over `fd`, open for reading."""
         self.fd = fd
+        self._lock = threading.Lock()
+        self._opened: int | None = None
+
+    @property
+    def _direct(self) -> int:
+        """A second descriptor, past the page cache, opened when it is needed; -1 if there is none."""
+        if self._opened is None:
+            with self._lock:
+                if self._opened is None:
+                    self._opened = self._open_direct()
+        return self._opened
+
+    def _open_direct(self) -> int:
+        flags = os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC | os.O_NONBLOCK
         try:
-            flags = os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC | os.O_NONBLOCK
-            self._direct = os.open(f"/proc/self/fd/{fd}", flags)
+            return os.open(f"/proc/self/fd/{self.fd}", flags)
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.EACCES, errno.ENOENT, errno.ENXIO):
-                os.close(fd)
                 raise
-            self._direct = -1
+            return -1
 
     @classmethod
     def open(cls, path: str) -> "UncachedFile":
@@ -65,6 +80,18 @@ class UncachedFile:
         os.posix_fadvise(self.fd, offset, length, os.POSIX_FADV_DONTNEED)
         return done
 
+    def read_parts(self, buffer: linux.Buffer, parts: Sequence[Part]) -> Sequence[Part]:
+        """Read ascending ranges at once, as far as that goes; the rest is returned, to be `read`.
+
+        All of it if that would not help: if there is only one, or they lie in the page cache.
+        """
+        if len(parts) <= 1:
+            return parts
+        start, stop = parts[0].offset, parts[-1].offset + parts[-1].length
+        if linux.resident_share(self.fd, start, stop - start) >= _MOSTLY_CACHED or self._direct < 0:
+            return parts
+        return manyreads.read(self._direct, buffer, parts)
+
     def _read_direct(self, view: memoryview, offset: int) -> int | None:
         """As `_read_fully`, past the cache; None where this file cannot be read so."""
         try:
@@ -81,8 +108,8 @@ class UncachedFile:
     def close(self) -> None:
         """Close both descriptors."""
         os.close(self.fd)
-        if self._direct >= 0:
-            os.close(self._direct)
+        if self._opened is not None and self._opened >= 0:
+            os.close(self._opened)
 
     def __enter__(self) -> Self:
         return self

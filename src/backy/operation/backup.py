@@ -42,6 +42,7 @@ from backy.repository.chunks import ChunkReader, ChunkWriter
 from backy.repository.maps import MapWriter
 from backy.repository.repository import Job, Repository, check_writable_here
 from backy.repository.users import User, registered
+from backy.source import bulk
 from backy.source.base import Base, Changes, Confidence, Snapshot, Source
 
 _Result = TypeVar("_Result")
@@ -254,14 +255,15 @@ class _Attempt:
     def _read(self, run: Run, changes: Changes, reading: Reading) -> None:
         snapshot, progress = self._snapshot, self._progress
         plan: Iterator[PagePlan]
+        used = bulk.extents(snapshot, self._image.chunk_size)
         if reading.since is None:
             total = snapshot.data_size
-            plan = plan_whole(snapshot.extents(), self._image)
+            plan = plan_whole(used, self._image)
         else:
             total = sum(extent.length for extent in changes.extents)
             pages = (run.parent.page(number) for number in range(self._image.pages))
             audit = Audit(reading.last_full, reading.runs, _chunks_used(run.parent))
-            plan = plan_changed(changes.extents, snapshot.extents(), pages, self._image, audit)
+            plan = plan_changed(changes.extents, used, pages, self._image, audit)
         progress.begin("backup", total)
         try:
             parallel.run(run.announced(plan), lambda: run.worker(progress))

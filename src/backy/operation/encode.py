@@ -1,7 +1,7 @@
 """Encoding a chunk, and proving that it comes back, before it may get a name.
 
     frame = proven_frame(ident, buffer, length, encoder)
-    frame = proven_delta(ident, plain, ground, numbers, encoder)
+    frame = proven_delta(ident, buffer, length, ground, numbers, encoder)
 
 An encoder, a memory or a CPU that errs is found here; otherwise only a restore would tell.
 
@@ -22,24 +22,40 @@ def proven_frame(
 ) -> list[chunk.Buffer]:
     """The frame of the buffer's chunk, proven to expand to its bytes: EncodingFault otherwise."""
     frame = chunk.encode_full(ident, buffer.view[:length], encoder)
-    try:
-        fresh = chunk.expand_fresh(ident, frame, length)
-    except ChunkDamaged as error:
-        raise EncodingFault(ident.hex(), str(encoder.codec)) from error
-    if len(fresh) != length or not linux.equal(buffer, fresh):
-        raise EncodingFault(ident.hex(), str(encoder.codec))
+    _prove(ident, frame, buffer, length, encoder)
     return frame
 
 
 def proven_delta(
-    ident: ChunkId, plain: bytes, ground: Ground, numbers: Sequence[int], encoder: Encoder
+    ident: ChunkId,
+    buffer: linux.Buffer,
+    length: int,
+    ground: Ground,
+    numbers: Sequence[int],
+    encoder: Encoder,
 ) -> list[chunk.Buffer]:
-    """The frame of a chunk as its blocks `numbers`, proven by its id: EncodingFault otherwise."""
+    """The frame of the buffer's chunk as its blocks `numbers`: EncodingFault as above.
+
+    Laid on the base, whose bytes were proven, it is the chunk: so it need not be hashed once more.
+    """
     frame = chunk.encode_delta(
-        ident, plain, ground.base, ground.base_plain, ground.laid, encoder, numbers
+        ident, buffer.view[:length], ground.base, ground.base_plain, ground.laid, encoder, numbers
     )
+    _prove(ident, frame, buffer, length, encoder, ground.base_plain)
+    return frame
+
+
+def _prove(
+    ident: ChunkId,
+    frame: list[chunk.Buffer],
+    buffer: linux.Buffer,
+    length: int,
+    encoder: Encoder,
+    base_plain: bytes | None = None,
+) -> None:
     try:
-        chunk.decode(ident, b"".join(frame), lambda _: ground.base_plain)
+        fresh = chunk.expand_fresh(ident, frame, length, base_plain)
     except ChunkDamaged as error:
         raise EncodingFault(ident.hex(), str(encoder.codec)) from error
-    return frame
+    if len(fresh) != length or not linux.equal(buffer, fresh):
+        raise EncodingFault(ident.hex(), str(encoder.codec))

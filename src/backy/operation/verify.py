@@ -14,7 +14,8 @@ maps are opened one at a time.
 
 import enum
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby, islice
 from typing import NamedTuple
 
 from backy.domain.chunk import ChunkId
@@ -37,6 +38,7 @@ from backy.repository.maps import MapReader, open_pinned
 from backy.repository.repository import Job, Repository
 
 IDS_A_PASS = 250_000
+_TOGETHER = 32
 
 
 class Kind(enum.Enum):
@@ -167,6 +169,17 @@ class _Need(NamedTuple):
     length: int
 
 
+def _by_base(needs: Iterable[_Need]) -> Iterator[list[_Need]]:
+    """Chunks with the deltas on them, for one reader, which so reads a base once; not too many."""
+
+    def base(need: _Need) -> ChunkId:
+        return need.entry.base or need.entry.ident
+
+    for _, group in groupby(sorted(needs, key=lambda need: (base(need), need.entry.ident)), base):
+        while some := list(islice(group, _TOGETHER)):
+            yield some
+
+
 class _Pass:
     """The chunks of one part of the id space, and what is wrong with them."""
 
@@ -200,25 +213,23 @@ class _Pass:
     def verify(self, repository: Repository, progress: Progress, quick: bool) -> list[Finding]:
         """Look at every chunk once, a base together with its deltas; then say whom it hurts."""
 
-        def order(need: _Need) -> tuple[ChunkId, ChunkId]:
-            return (need.entry.base or need.entry.ident, need.entry.ident)
-
-        def prover() -> Callable[[_Need], None]:
+        def prover() -> Callable[[list[_Need]], None]:
             chunks = ChunkReader(repository.chunks, repository.format.chunk_size, fresh=True)
             look = chunks.check_frame if quick else chunks.prove
 
-            def prove(need: _Need) -> None:
-                try:
-                    if look(need.entry) != need.length:
-                        raise ChunkDamaged(chunk_name(need.entry), "its length is not its place's")
-                except DamageError as error:
-                    with self._lock:
-                        self._bad[need] = error
-                progress.advance(repository.format.chunk_size)
+            def prove(needs: list[_Need]) -> None:
+                for need in needs:
+                    try:
+                        if look(need.entry) != need.length:
+                            raise ChunkDamaged(chunk_name(need.entry), "its length is not its place's")
+                    except DamageError as error:
+                        with self._lock:
+                            self._bad[need] = error
+                    progress.advance(repository.format.chunk_size)
 
             return prove
 
-        parallel.run(sorted(self._wanted, key=order), prover)
+        parallel.run(_by_base(self._wanted), prover)
         return self._findings()
 
     def _findings(self) -> list[Finding]:

@@ -25,6 +25,7 @@ from backy.domain.chunk import HEADER, ChunkId, Codec, Encoder, chunk_id
 from backy.domain.chunkmap import ZERO_ENTRY, Entry
 from backy.ground import linux
 from backy.ground.errors import ChunkDamaged, ChunkMissing, ChunkUnreadable
+from backy.ground.manyreads import Part
 from backy.operation.encode import proven_delta, proven_frame
 from backy.operation.hits import Findings, Hits
 from backy.operation.parent import Parent
@@ -32,12 +33,14 @@ from backy.operation.progress import Progress
 from backy.operation.reading import PagePlan, Task
 from backy.repository.chunks import ChunkReader, ChunkWriter, Ground
 from backy.repository.maps import MapWriter
+from backy.source import bulk
 from backy.source.base import Snapshot
 
 # Of the blocks of a chunk; beyond, a delta is about as large as a full chunk.
 _MOSTLY_CHANGED = 3 / 4
-# Chunks of the parent that are in memory at the same time, with their bases: up to 20 MiB each.
-_READERS = 3
+# Chunks of the parent that are in memory at the same time: up to 16 MiB each, with their base, their
+# frame and the proof of a new delta.
+_READERS = 4
 
 
 class HintWrong(Exception):
@@ -165,29 +168,28 @@ class Worker:
         return entry
 
     def _stitched(self, task: Task, length: int, parent: Entry) -> Entry:
-        """Read the parts that have changed into the parent's chunk."""
-        start = task.chunk * self._chunk_size
-        parts = task.parts or ()
-        self._run.counts.add(changed=sum(part.length for part in parts))
-        with self._run.lent_reader() as reader:
-            ground = None
-            if parent == ZERO_ENTRY:
-                self._buffer.clear(0, length)
-            else:
-                ground = self._ground(reader, parent)
-                if ground is None:
-                    self._read(start, length)
-                    return self._entry(length, parent, whole=True)
-                self._buffer.fill(delta.fit(ground.plain, length))
-            for part in parts:
-                self._read(part.offset, part.length, part.offset - start)
+        """Read the parts that have changed, and put the parent's chunk around them."""
+        run = self._run
+        begin = task.chunk * self._chunk_size
+        parts = [Part(*part, part.offset - begin) for part in task.parts or ()]
+        size = sum(part.length for part in parts)
+        bulk.read_parts(run.snapshot, self._buffer, parts)
+        run.counts.add(read=size, changed=size)
+        self._progress.advance(size)
+        spans = [(part.start, part.start + part.length) for part in parts]
+        if parent == ZERO_ENTRY:
+            self._buffer.fill_around(bytes(length), spans)
+            return self._entry(length, parent)
+        with run.lent_reader() as reader:
+            ground = self._ground(reader, parent)
+            if ground is None:
+                self._read(begin, length)
+                return self._entry(length, parent, whole=True)
+            self._buffer.fill_around(delta.fit(ground.plain, length), spans)
             blocks = [
                 number
-                for part in parts
-                for number in range(
-                    (part.offset - start) // delta.BLOCK,
-                    -(-(part.offset + part.length - start) // delta.BLOCK),
-                )
+                for start, stop in spans
+                for number in range(start // delta.BLOCK, -(-stop // delta.BLOCK))
             ]
             return self._entry(length, parent, ground, blocks)
 
@@ -267,15 +269,15 @@ class Worker:
         run = self._run
         if not run.map.takes_base(ground.base):
             return None
-        plain = bytes(self._buffer.view[:length])
         base = delta.fit(ground.base_plain, length)
         if blocks is None or len(base) != len(ground.plain):
-            numbers = delta.changed_blocks(plain, base)
+            numbers = linux.differing(self._buffer, base, delta.BLOCK)
         else:
-            numbers = delta.changed_among(plain, base, [*ground.numbers, *blocks])
+            among = [*ground.numbers, *blocks]
+            numbers = delta.changed_among(self._buffer.view[:length], base, among)
         if len(numbers) * delta.BLOCK > _MOSTLY_CHANGED * length or ground.base == ident:
             return None
-        frame = proven_delta(ident, plain, ground, numbers, self._encoder)
+        frame = proven_delta(ident, self._buffer, length, ground, numbers, self._encoder)
         size = sum(map(len, frame)) - HEADER.size
         if ground.laid + size > ground.full_size:
             return None

@@ -86,9 +86,13 @@ class ChunkReader:
     def prove(self, entry: Entry) -> int:
         """Decode and hash the very file that an entry names: its plain length; raises like `read`.
 
-        Of a delta that is missing, or whose base is, the full chunk in its place.
+        Of a delta that is missing, or whose base is, the full chunk in its place. A full chunk that was
+        the last one to be read, as a base or by itself, is not read again.
         """
-        return self._or_full(entry, lambda one: len(self._decode(one)))
+        return self._or_full(entry, self._prove)
+
+    def _prove(self, entry: Entry) -> int:
+        return len(self._read_base(entry.ident) if entry.base is None else self._decode(entry))
 
     def check_frame(self, entry: Entry) -> int:
         """As `prove`, but only header and checksum, of the file and of the base that it leans on."""

@@ -28,6 +28,7 @@ from backy.domain.revision import Consistency, Kept, SourceIdentity, View
 from backy.ground import failpoint, fiemap, linux
 from backy.ground.directory import Directory
 from backy.ground.linux import Buffer
+from backy.ground.manyreads import Part
 from backy.ground.pagecache import UncachedFile
 from backy.ground.units import format_duration
 from backy.source import opened
@@ -140,11 +141,19 @@ class CloneSnapshot:
 
     def extents(self) -> Iterator[Extent]:
         """See `Snapshot.extents`."""
-        return opened.extents(self._file, self._path, self.size)
+        return self.coarse_extents(1)
+
+    def coarse_extents(self, step: int) -> Iterator[Extent]:
+        """See `Bulk.coarse_extents`."""
+        return opened.extents(self._file, self._path, self.size, step)
 
     def read(self, buffer: Buffer, offset: int, length: int, start: int = 0) -> None:
         """See `Snapshot.read`."""
         opened.read(self._file, self._path, buffer, offset, length, start)
+
+    def read_parts(self, buffer: Buffer, parts: Sequence[Part]) -> None:
+        """See `Bulk.read_parts`."""
+        opened.read_parts(self._file, self._path, buffer, parts)
 
     def consistency(self) -> Consistency:
         """See `Snapshot.consistency`: a clone is one instant."""

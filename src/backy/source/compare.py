@@ -43,7 +43,10 @@ def _window(old: int, new: int, start: int, size: int, batch: int) -> tuple[list
         stop = min(theirs.stop, after.stop, before.stop)
         pieces_before = _pieces(before, start, stop)
         if before.raw == after.raw or pieces_before == _pieces(after, start, stop):
-            return differences(pieces_before, _pieces(theirs, start, stop)), stop
+            same = theirs.raw == before.raw
+            return differences(
+                pieces_before, pieces_before if same else _pieces(theirs, start, stop)
+            ), stop
         before = after
     # They do not come to rest: whoever reads all of it is right in any case.
     return [(start, before.stop)], before.stop

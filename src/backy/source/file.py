@@ -30,7 +30,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
 from typing import NamedTuple
@@ -41,6 +41,7 @@ from backy.ground import linux
 from backy.ground.directory import Directory
 from backy.ground.errors import SourceFailed, SourceRefused
 from backy.ground.linux import Buffer
+from backy.ground.manyreads import Part
 from backy.ground.pagecache import UncachedFile
 from backy.source import clone, opened
 from backy.source.base import Base, Changes, Confidence, Owner, Snapshot
@@ -207,8 +208,12 @@ class FileSnapshot:
 
     def extents(self) -> Iterator[Extent]:
         """See `Snapshot.extents`."""
+        return self.coarse_extents(1)
+
+    def coarse_extents(self, step: int) -> Iterator[Extent]:
+        """See `Bulk.coarse_extents`."""
         if not self._device:
-            yield from opened.extents(self._file, self._path, self.size)
+            yield from opened.extents(self._file, self._path, self.size, step)
         elif self.size:
             yield Extent(0, self.size)
 
@@ -222,6 +227,10 @@ class FileSnapshot:
     def read(self, buffer: Buffer, offset: int, length: int, start: int = 0) -> None:
         """See `Snapshot.read`."""
         opened.read(self._file, self._path, buffer, offset, length, start)
+
+    def read_parts(self, buffer: Buffer, parts: Sequence[Part]) -> None:
+        """See `Bulk.read_parts`."""
+        opened.read_parts(self._file, self._path, buffer, parts)
 
     def consistency(self) -> Consistency:
         """See `Snapshot.consistency`."""

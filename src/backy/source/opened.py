@@ -2,17 +2,19 @@
 
     for extent in extents(file, path, size): …
     read(file, path, buffer, offset, length, start)
+    read_parts(file, path, buffer, parts)
 
 Limits: holes come from SEEK_DATA; where they are not known, the rest is one extent.
 """
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from backy.domain.extents import Extent
 from backy.ground.errors import SourceFailed, SourceRefused
 from backy.ground.linux import Buffer
+from backy.ground.manyreads import Part
 from backy.ground.pagecache import UncachedFile
 
 
@@ -27,15 +29,18 @@ def open_image(path: str) -> UncachedFile:
         raise SourceRefused(path, why or os.strerror(error.errno or 0)) from error
 
 
-def extents(file: UncachedFile, path: str, size: int) -> Iterator[Extent]:
-    """The extents of a regular file, ascending; `path` is for SourceFailed."""
+def extents(file: UncachedFile, path: str, size: int, step: int = 1) -> Iterator[Extent]:
+    """The extents of a regular file, ascending; `path` is for SourceFailed.
+
+    With a `step` they end at its multiples, and holes before that are not looked for.
+    """
     at = 0
     while at < size:
         try:
             start = os.lseek(file.fd, at, os.SEEK_DATA)
             if start >= size:
                 return
-            end = min(os.lseek(file.fd, start, os.SEEK_HOLE), size)
+            end = min(-(-os.lseek(file.fd, start, os.SEEK_HOLE) // step) * step, size)
         except OSError as error:
             if error.errno == errno.ENXIO:  # no data behind `at`
                 return
@@ -57,3 +62,9 @@ def read(
         raise SourceFailed(path, offset, os.strerror(error.errno or 0)) from error
     if done < length:
         raise SourceFailed(path, offset + done, "it became shorter while it was read")
+
+
+def read_parts(file: UncachedFile, path: str, buffer: Buffer, parts: Sequence[Part]) -> None:
+    """See `bulk.Bulk.read_parts`."""
+    for offset, length, start in file.read_parts(buffer, parts):
+        read(file, path, buffer, offset, length, start)
