@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
@@ -22,9 +23,24 @@ _WEIGHTS = pytest.StashKey[dict[str, float]]()
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    """A repository with one job on an empty image."""
-    return Site(tmp_path)
+def memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory, for what would wait for a disk thousands of times; without any, on disk."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="backy-", dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def site(request: pytest.FixtureRequest) -> Site:
+    """A repository with one job on an empty image; what crashes lies in memory.
+
+    kill -9 leaves the page cache as it is, so a disk would only add waiting; power cuts and full disks
+    bring file systems of their own.
+    """
+    crashes = request.path.parent.name == "crash"
+    return Site(request.getfixturevalue("memory" if crashes else "tmp_path"))
 
 
 @pytest.fixture(autouse=True)

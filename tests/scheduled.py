@@ -195,7 +195,7 @@ class Scheduled:
 
 
 def ended(pid: int) -> bool:
-    """Whether a process ends within a minute."""
+    """Whether a process ends within a minute and a half: one that hangs is ended after a minute."""
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -203,6 +203,6 @@ def ended(pid: int) -> bool:
     try:
         poll = select.poll()
         poll.register(fd, select.POLLIN)
-        return bool(poll.poll(SECONDS * 1000))
+        return bool(poll.poll(1.5 * SECONDS * 1000))
     finally:
         os.close(fd)

@@ -22,16 +22,19 @@ import importlib
 import json
 import os
 import resource
+import select
 import signal
 import sys
 import threading
-import time
 import traceback
 from typing import Any
 
+import structlog.dev  # noqa: F401 - like the next four, imported once for all forks
+
 import backy.cli.bar_progress
 import backy.cli.log
-import backy.domain.config  # noqa: F401 - like the two before it, imported once for all forks
+import backy.cli.progress
+import backy.domain.config  # noqa: F401
 from backy.cli import init
 from backy.cli.main import COMMANDS
 from backy.cli.main import run as run_command_line
@@ -107,8 +110,7 @@ class Server:
             if pid == 0:
                 _be_the_run(request, out, err, steps)
             if "after" in request:
-                time.sleep(request["after"])
-                os.kill(pid, signal.SIGKILL)
+                _kill_after(pid, request["after"])
         _, status, usage = os.wait4(pid, os.WUNTRACED)
         reply = {"pid": pid, "peak": usage.ru_maxrss * 1024, **_state(status)}
         for name, fd in zip(("out", "err", "steps"), files, strict=True):
@@ -124,6 +126,18 @@ class Server:
         for pid in self._stopped:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+
+
+def _kill_after(pid: int, seconds: float) -> None:
+    """Kill a run at that time, unless it has ended by then."""
+    fd = os.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        if not poll.poll(seconds * 1000):
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+    finally:
+        os.close(fd)
 
 
 def _steps() -> int:

@@ -6,8 +6,8 @@ First everything that was acknowledged: `status` lists it without a warning, eac
 listed restores bit for bit, and each chunk file is whole, needed or not. Then whether work goes on
 without help: a backup, a collection without any grace, a verification of all, and the new image.
 
-Limits: LossError tells the first thing that is wrong. The commands are processes of their own; restores
-and the reading of chunk files happen in this one, since there are a dozen for each cut.
+Limits: LossError tells the first thing that is wrong. Only the backup is a process of its own; what
+comes after it runs in this one, since a process costs more than all that it would do here.
 """
 
 import hashlib
@@ -15,20 +15,17 @@ import json
 from pathlib import Path
 from random import Random
 
-from crashsite import Run, Runner, noise
+from crashsite import Runner, noise
+from in_process import backy
 from powercut_model import Model
 from powercut_workload import BATCH, CHUNK, JOBS, REPOSITORY
+from small_store import images_of
 
 from backy.ground.directory import Directory
 from backy.ground.errors import BackyError, ChunkMissing
 from backy.ground.linux import PAGE
-from backy.operation.progress import NoProgress
-from backy.operation.restore import restore
-from backy.repository import history as histories
 from backy.repository import layout
 from backy.repository.chunks import ChunkReader
-from backy.repository.repository import Repository
-from backy.target.registry import find_target
 
 
 class LossError(AssertionError):
@@ -41,7 +38,6 @@ class Checker:
     def __init__(self, runner: Runner, model: Model, folder: Path) -> None:
         self._runner = runner
         self._model = model
-        self._target = folder / "restored.raw"
         self._images = {job: folder / f"{job}.raw" for job in JOBS}
         self._last = {job: path.read_bytes() for job, path in self._images.items()}
 
@@ -61,9 +57,9 @@ class Checker:
 
     def _listed(self, base: Path, job: str, position: int) -> list[str]:
         """Revisions that a job shows: all that must be there, and none that must not."""
-        run = self._run(base, job, "status", "--json")
-        if run.err:
-            raise LossError(f"status of {job} warns: {run.err}")
+        run = backy("-b", str(base / job), "status", "--json")
+        if run.code or run.err:
+            raise LossError(f"status of {job}: {run.code}, {run.err}")
         found = {one["uuid"]: frozenset(one["tags"]) for one in json.loads(run.out)}
         for one in self._model.of(job, position):
             if one.uuid not in found:
@@ -77,16 +73,7 @@ class Checker:
 
     def _restored(self, base: Path, job: str) -> dict[str, str]:
         """SHA-256 of the image of each revision in the history."""
-        found = {}
-        with Repository.open(str(base)) as repository, repository.job(job) as opened:
-            for revision in histories.load(opened.directory).revisions:
-                self._target.unlink(missing_ok=True)
-                target = find_target(str(self._target), -1)
-                restore(
-                    repository, opened, revision, target, NoProgress(), keep_going=False, read_back=False
-                )
-                found[revision.uuid] = hashlib.sha256(self._target.read_bytes()).hexdigest()
-        return found
+        return {uuid: hashlib.sha256(image).hexdigest() for uuid, image in images_of(base, job).items()}
 
     def _go_on(self, base: Path, listed: dict[str, list[str]], random: Random) -> None:
         """No lock stands in the way of backup and collection, and neither costs anything."""
@@ -97,21 +84,19 @@ class Checker:
         for at in range(0, len(image) - CHUNK, CHUNK):
             image[at : at + PAGE] = random.randbytes(PAGE)
         self._images[job].write_bytes(image)
-        self._run(base, job, "backup", "daily")
-        self._run(base, "", "gc", "--now", "--force")
-        self._run(base, "", "verify")
+        run = self._runner.run("-b", str(base / job), "backup", "daily", batch_size=BATCH, threads=1)
+        if not run.ended_well:
+            raise LossError(f"backup of {job}: {run.code}, {run.err}{run.out}")
+        for words in (("gc", "--now", "--force"), ("verify",)):
+            done = backy("-b", str(base), *words)
+            if done.code:
+                raise LossError(f"{' '.join(words)}: {done.code}, {done.err}{done.out}")
         now = self._restored(base, job)
         new = now.keys() - set(listed[job])
         if len(now) != len(listed[job]) + 1 or len(new) != 1:
             raise LossError(f"{job}: {listed[job]} and a new revision became {list(now)}")
         if now[new.pop()] != hashlib.sha256(image).hexdigest():
             raise LossError(f"{job}: the new revision restores to something else")
-
-    def _run(self, base: Path, job: str, *words: str) -> Run:
-        run = self._runner.run("-b", str(base / job), *words, batch_size=BATCH, threads=1)
-        if not run.ended_well:
-            raise LossError(f"{' '.join(words)} of {job or 'all'}: {run.code}, {run.err}{run.out}")
-        return run
 
 
 def _check_final_names(base: Path) -> None:

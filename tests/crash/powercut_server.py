@@ -16,9 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import crashrunner
-import structlog.dev  # noqa: F401 - like the next, imported once for all forks
 
-import backy.cli.progress  # noqa: F401
 from backy.ground import durable, linux
 from backy.repository import history
 from backy.repository.chunks import ChunkWriter

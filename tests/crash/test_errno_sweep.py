@@ -212,7 +212,7 @@ SWEEPS = {
 }
 
 
-@pytest.mark.torture(weight=1)
+@pytest.mark.torture(weight=0.3)
 @pytest.mark.parametrize("words", SWEEPS, ids=lambda words: words[0])
 @pytest.mark.parametrize("shift", range(len(ERRORS)))
 def test_all_verbs_fail_cleanly_with_every_error_at_every_step(

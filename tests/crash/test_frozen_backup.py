@@ -55,7 +55,7 @@ def check_others_run(scene: Scene) -> None:
     assert image == scene.site.restored(revision, job="other")
 
 
-@pytest.mark.parametrize("all_steps", [False, pytest.param(True, marks=pytest.mark.torture(weight=2))])
+@pytest.mark.parametrize("all_steps", [False, pytest.param(True, marks=pytest.mark.torture(weight=0.5))])
 def test_all_verbs_run_to_their_end_beside_a_backup_that_is_frozen_at_any_step(
     scene: Scene, tally: Tally, all_steps: bool
 ) -> None:

@@ -141,7 +141,7 @@ def test_a_log_that_cannot_be_written_stops_nothing(site: Site, runner: Runner) 
 
 
 @pytest.mark.root
-@pytest.mark.torture(weight=1)
+@pytest.mark.torture(weight=0.3)
 def test_fifty_fillings_of_a_disk_lose_nothing(
     disk: Disk, tmp_path: Path, runner: Runner, tally: Tally
 ) -> None:

@@ -95,7 +95,7 @@ def test_a_backup_without_changes_may_be_killed_at_every_step(
     assert tried > 15
 
 
-@pytest.mark.torture(weight=1)
+@pytest.mark.torture(weight=0.3)
 @pytest.mark.parametrize("seed", range(4))
 def test_a_backup_with_many_threads_may_be_killed_at_every_step(
     site: Site, runner: Runner, tally: Tally, seed: int

@@ -100,7 +100,7 @@ ERRORS = ("EIO", "ENOSPC", "EROFS", "EMFILE")
 
 
 @pytest.mark.parametrize(
-    "shift", [0, *(pytest.param(shift, marks=pytest.mark.torture(weight=1)) for shift in (1, 2, 3))]
+    "shift", [0, *(pytest.param(shift, marks=pytest.mark.torture(weight=0.2)) for shift in (1, 2, 3))]
 )
 def test_gc_fails_cleanly_whatever_step_fails(scene: Scene, tally: Tally, shift: int) -> None:
     """One sentence, exit code 1, nothing lost; and the next run reclaims all."""
@@ -121,7 +121,7 @@ def test_gc_fails_cleanly_whatever_step_fails(scene: Scene, tally: Tally, shift:
     assert tally.figures.tried > 20 or tally.is_cut
 
 
-@pytest.mark.parametrize("all_steps", [False, pytest.param(True, marks=pytest.mark.torture(weight=2))])
+@pytest.mark.parametrize("all_steps", [False, pytest.param(True, marks=pytest.mark.torture(weight=0.3))])
 def test_gc_runs_to_its_end_beside_a_backup_that_is_frozen_at_any_step(
     scene: Scene, tally: Tally, all_steps: bool
 ) -> None:

@@ -40,14 +40,14 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(
 
 @pytest.mark.root
 @pytest.mark.proof("T3")
-@pytest.mark.torture(weight=3)
+@pytest.mark.torture(weight=2)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_two_thousand_power_cuts_of_each_file_system_lose_nothing(
     tmp_path: Path, tally: Tally, kind: str, seed: int
 ) -> None:
     """The same with other seeds and longer histories."""
-    images = tally.within(IMAGES_OF_A_RECORDING, seconds=0.3, before=10)
+    images = tally.within(IMAGES_OF_A_RECORDING, seconds=0.2, before=10)
 
     swept = sweep(tmp_path, kind, seed=seed, images=images, rounds=8)
 

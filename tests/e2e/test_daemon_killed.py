@@ -11,6 +11,8 @@ A slot is ten years away, so that nothing but the missed tag starts a job.
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -201,3 +203,30 @@ def test_terminated_scheduler_ends_a_callback_and_what_it_started(killed: Killed
         assert len(killed.descendants()) > 1
         assert 0 == killed.end()
         assert [] == killed.descendants()
+
+
+_HANGING = """
+import threading
+from backy.cli import edge
+def hang():
+    print("ready", flush=True)
+    try:
+        threading.Event().wait()
+    finally:
+        threading.Event().wait()
+edge._LAST_SECONDS = 1
+edge.leave(hang)
+"""
+
+
+def test_a_child_that_hangs_at_its_end_is_ended_by_the_kernel() -> None:
+    """Nobody else would be left to do it, and the job's lock would be held for ever."""
+    words = [sys.executable, "-c", _HANGING]
+    environment = {**os.environ, "BACKY_PARENT": str(os.getpid())}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as child:
+        assert child.stdout is not None
+        assert "ready\n" == child.stdout.readline()
+
+        child.terminate()
+
+        assert -signal.SIGALRM == child.wait(SECONDS)

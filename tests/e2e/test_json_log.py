@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -229,3 +230,31 @@ def test_log_that_was_asked_for_and_cannot_be_had_is_an_error(tmp_path: Path) ->
         logs.opened(str(tmp_path / "none/log"), asked_for=True, verbose=False),
     ):
         pytest.fail("it was opened")
+
+
+@pytest.mark.parametrize("is_running", [False, True])
+def test_a_signal_while_the_log_begins_leaves_no_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_running: bool
+) -> None:
+    """Or the process would wait for it at its end, for ever and with its locks held."""
+    begun: list[threading.Thread] = []
+    really = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        begun.append(thread)
+        if is_running:
+            really(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+    with (
+        pytest.raises(KeyboardInterrupt),
+        logs.opened(str(tmp_path / "log"), asked_for=True, verbose=False),
+    ):
+        pass
+
+    (thread,) = begun
+    if is_running:
+        thread.join(10)
+    assert not thread.is_alive()

@@ -182,6 +182,17 @@ def restore_to(
         )
 
 
+def images_of(base: Path, name: str) -> dict[str, bytes]:
+    """The images of all revisions in a job's history by UUID; BackyError where one has no image."""
+    found = {}
+    with Repository.open(str(base)) as repository, repository.job(name) as job:
+        for revision in histories.load(job.directory).revisions:
+            target = MemoryTarget()
+            restore(repository, job, revision, target, NoProgress(), keep_going=False, read_back=False)
+            found[revision.uuid] = bytes(target.content)
+    return found
+
+
 class StandingClock:
     """A clock that stands still; see `backy.ground.clock.Clock`."""
 

@@ -11,6 +11,7 @@ import pytest
 from small_store import SmallStore, damaged, flip
 
 from backy.ground.errors import BackyError
+from backy.operation import parallel
 from tally import Tally
 from testsite import Site
 
@@ -20,11 +21,17 @@ FLIPS = 10_000
 SEED = 20261101
 
 
-@pytest.mark.torture(weight=4)
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start of a thread costs as much as what it would do here."""
+    monkeypatch.setattr(parallel, "THREADS", 1)
+
+
+@pytest.mark.torture(weight=1)
 @pytest.mark.parametrize("bit", range(8))
-def test_every_bit_of_every_byte_is_found(tmp_path: Path, bit: int, tally: Tally) -> None:
+def test_every_bit_of_every_byte_is_found(memory: Path, bit: int, tally: Tally) -> None:
     """All eight bits, every revision restored at every point, quick verify at every point too."""
-    store = SmallStore(tmp_path)
+    store = SmallStore(memory)
     places = [(path, at) for path in store.files() for at in range(path.stat().st_size)]
 
     for path, position in tally.each(places, seed=bit):
@@ -60,12 +67,12 @@ def flip_large_chunks(site: Site, flips: Iterable[int]) -> int:
     return found
 
 
-@pytest.mark.torture(weight=4)
-def test_ten_thousand_flips_in_large_chunks_are_found(tmp_path: Path, tally: Tally) -> None:
+@pytest.mark.torture(weight=2)
+def test_ten_thousand_flips_in_large_chunks_are_found(memory: Path, tally: Tally) -> None:
     """Random bytes of 4 MiB chunks, compressed or not, by either kind of verify."""
     tally.count(0, seed=SEED)
 
-    found = flip_large_chunks(Site(tmp_path, chunk_size=4 << 20), tally.each(range(FLIPS)))
+    found = flip_large_chunks(Site(memory, chunk_size=4 << 20), tally.each(range(FLIPS)))
 
     assert found == tally.figures.tried
 

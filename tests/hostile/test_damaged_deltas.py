@@ -15,6 +15,7 @@ import pytest
 from small_store import EPOCH, SmallStore, StandingClock, damaged, flip, remove
 
 from backy.ground.linux import PAGE
+from backy.operation import parallel
 from tally import Tally
 from testsite import Site
 
@@ -54,9 +55,10 @@ class DeltaStore(SmallStore):
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> DeltaStore:
+def store(memory: Path, monkeypatch: pytest.MonkeyPatch) -> DeltaStore:
     """Such a store."""
-    return DeltaStore(tmp_path)
+    monkeypatch.setattr(parallel, "THREADS", 1)
+    return DeltaStore(memory)
 
 
 def test_a_base_hurts_all_that_stand_on_it(store: DeltaStore) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from small_store import SmallStore, damaged, flip
 
+from backy.operation import parallel
 from tally import Tally
 
 pytestmark = pytest.mark.proof("T8")
@@ -16,9 +17,10 @@ QUICK_SAMPLE = 16
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> SmallStore:
-    """A store with every form of chunk."""
-    return SmallStore(tmp_path)
+def store(memory: Path, monkeypatch: pytest.MonkeyPatch) -> SmallStore:
+    """A store with every form of chunk, in memory, and read by one thread: a start costs as much."""
+    monkeypatch.setattr(parallel, "THREADS", 1)
+    return SmallStore(memory)
 
 
 @pytest.mark.parametrize("suffixes", [(".rev",), (".map",), ("",)], ids=["records", "maps", "chunks"])

@@ -89,12 +89,8 @@ class LossyDisk:
                     kept.append(change)
         for change in kept:
             change.last()
-        left = self._base.with_name(f"{self._base.name}.after")
-        _write(left, self._root, random)
-        shutil.rmtree(self._base)
-        left.rename(self._base)
-        self._files = {}
-        self._root = self._scan(self._base)
+        known, self._files = self._files, {self._base.stat().st_ino: self._root}
+        _Settling(known, self._files, random).settle(str(self._base), self._root)
 
     def notice(self, path: Path) -> None:
         """Somebody else has changed, made or removed a file: that lasts, and all that was before."""
@@ -161,21 +157,74 @@ def _content(fd: int) -> bytes:
         return file.read()
 
 
-def _write(path: Path, file: _File, random: Random) -> None:
-    """A file as the power cut leaves it, with all that is below it."""
-    if file.is_directory:
-        path.mkdir(mode=0o700)
-        for name, below in file.names.items():
-            _write(path / name, below, random)
-        return
-    assert file.lasting is not None
-    assert file.now is not None
-    content = file.lasting
-    if file.lasting != file.now:
-        cut = random.randrange(len(file.now) + 1)
-        content = random.choice([file.lasting, file.now, bytes(len(file.now)), file.now[:cut]])
-    path.write_bytes(content)
-    path.chmod(0o440)
+class _Settling:
+    """Makes the real directory what lasts of it: only what differs is touched."""
+
+    def __init__(self, known: dict[Inode, _File], found: dict[Inode, _File], random: Random) -> None:
+        """`known` tells which file an inode was; `found` will tell it of those that are left."""
+        self._known = known
+        self._found = found
+        self._random = random
+        self._paths: dict[_File, str] = {}
+
+    def settle(self, path: str, folder: _File) -> None:
+        """A directory that is there, and all that is below it."""
+        folder.pending = []
+        with os.scandir(path) as entries:
+            there = {one.name: one.inode() for one in entries}
+        for name, inode in there.items():
+            if folder.names.get(name) is not self._known.get(inode, self):
+                _remove(f"{path}/{name}")
+                there[name] = 0
+        for name, file in folder.names.items():
+            self._settle_one(f"{path}/{name}", file, there.get(name, 0))
+
+    def _settle_one(self, path: str, file: _File, inode: Inode) -> None:
+        """A file or directory that lasts; the inode is 0 where nothing has its name any more."""
+        if file.is_directory:
+            if not inode:
+                os.mkdir(path, 0o700)
+                inode = os.stat(path).st_ino
+            self._found[inode] = file
+            self.settle(path, file)
+            return
+        if file.lasting != file.now:
+            file.lasting = file.now = self._what_is_left(file)
+            if inode:
+                _remove(path)
+                inode = 0
+        if not inode:
+            inode = self._make(path, file)
+        self._found[inode] = file
+        self._paths[file] = path
+
+    def _what_is_left(self, file: _File) -> bytes:
+        """Of bytes that were not synced."""
+        assert file.lasting is not None
+        assert file.now is not None
+        cut = self._random.randrange(len(file.now) + 1)
+        return self._random.choice([file.lasting, file.now, bytes(len(file.now)), file.now[:cut]])
+
+    def _make(self, path: str, file: _File) -> Inode:
+        """Write it anew, or give it one more name."""
+        if file in self._paths:
+            os.link(self._paths[file], path)
+        else:
+            assert file.lasting is not None
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o440)
+            try:
+                os.write(fd, file.lasting)
+            finally:
+                os.close(fd)
+        return os.stat(path).st_ino
+
+
+def _remove(path: str) -> None:
+    """Whatever it is."""
+    try:
+        os.unlink(path)
+    except IsADirectoryError:
+        shutil.rmtree(path)
 
 
 class _Calls:
@@ -220,9 +269,9 @@ class _Calls:
 
     def mkdir(self, name: str, mode: int, *, dir_fd: int) -> None:
         os.mkdir(name, mode, dir_fd=dir_fd)
-        folder = self._disk.of_fd(dir_fd)
+        folder, own = self._place(dir_fd, name)
         if folder is not None:
-            self._disk.made(name, folder, os.stat(name, dir_fd=dir_fd).st_ino)
+            self._disk.made(own, folder, os.stat(name, dir_fd=dir_fd).st_ino)
 
     def rmdir(self, name: str, *, dir_fd: int) -> None:
         os.rmdir(name, dir_fd=dir_fd)
@@ -245,18 +294,23 @@ class _Calls:
     def rename(self, old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
         os.rename(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
         inode = os.stat(new, dir_fd=dst_dir_fd).st_ino
-        source, target = self._disk.of_fd(src_dir_fd), self._disk.of_fd(dst_dir_fd)
+        (source, own), (target, to) = self._place(src_dir_fd, old), self._place(dst_dir_fd, new)
         if source is not None and target is not None:
             file = self._disk._files[inode]
-            self._disk.named([(source, old, None), (target, new, file)])
+            self._disk.named([(source, own, None), (target, to, file)])
 
     def _name(self, dir_fd: int | None, name: str, fd: int) -> None:
         assert dir_fd is not None
-        folder, file = self._disk.of_fd(dir_fd), self._disk.of_fd(fd)
+        (folder, own), file = self._place(dir_fd, name), self._disk.of_fd(fd)
         if folder is not None and file is not None:
-            self._disk.named([(folder, name, file)])
+            self._disk.named([(folder, own, file)])
 
     def _unname(self, dir_fd: int, name: str) -> None:
-        folder = self._disk.of_fd(dir_fd)
+        folder, own = self._place(dir_fd, name)
         if folder is not None:
-            self._disk.named([(folder, name, None)])
+            self._disk.named([(folder, own, None)])
+
+    def _place(self, dir_fd: int, path: str) -> tuple[_File | None, str]:
+        """The directory that a path below another leads to, if the disk has it, and the name in it."""
+        above, _, name = path.rpartition("/")
+        return self._disk._files.get(os.stat(above or ".", dir_fd=dir_fd).st_ino), name

@@ -211,7 +211,7 @@ def test_power_cuts_lose_nothing(tally: Tally) -> None:
 
 
 @pytest.mark.proof("T5")
-@pytest.mark.torture(weight=4)
+@pytest.mark.torture(weight=6)
 @pytest.mark.parametrize("first", range(100, 10_100, 2500))
 def test_many_power_cuts_lose_nothing(tally: Tally, first: int) -> None:
     """Ten thousand runs."""
@@ -307,3 +307,42 @@ def test_the_disk_loses_what_was_not_synced(tmp_path: Path) -> None:
         outcomes.add(loose.read_bytes() if loose.exists() else None)
 
     assert {None, b"", b"content", bytes(7)} < outcomes
+
+
+def test_a_name_below_another_directory_lasts_with_that_one(tmp_path: Path) -> None:
+    """A link by a path is a name of the directory at the path's end, and so is its removal."""
+    base = tmp_path / "base"
+    (base / "below").mkdir(parents=True)
+    with LossyDisk(base) as disk, Directory.open(str(base)) as directory:
+        with directory.enter("below") as below:
+            for name in ("kept", "gone"):
+                durable.publish(directory, name, name.encode())
+                durable.link(directory, name, directory, f"below/{name}")
+            durable.sync_directory(below)
+            durable.remove(below, "gone")
+            durable.sync_directory(below)
+        disk.cut(Random(1))
+
+    assert {"kept": b"kept"} == {path.name: path.read_bytes() for path in (base / "below").iterdir()}
+
+
+def test_a_directory_is_settled_again_and_again(tmp_path: Path) -> None:
+    """After each of many cuts what was synced is there, whatever was moved or removed since."""
+    for seed in range(20):
+        base = tmp_path / f"base-{seed}"
+        base.mkdir()
+        with LossyDisk(base) as disk, Directory.open(str(base)) as directory:
+            durable.make_directory(directory, "folder")
+            with directory.enter("folder") as folder:
+                durable.publish(folder, "one", b"1")
+                durable.sync_directory(folder)
+            durable.sync_directory(directory)
+            durable.move(directory, "folder", directory, "moved")
+            (base / "nobody's").write_bytes(b"")
+            disk.cut(Random(seed))
+            (left,) = base.iterdir()
+            assert left.name in ("folder", "moved")
+            assert ["one"] == [path.name for path in left.iterdir()]
+            (left / "one").unlink()
+            disk.cut(Random(seed))
+            assert b"1" == (left / "one").read_bytes()

@@ -21,6 +21,8 @@ from backy.ground.errors import BackyError, SpecError
 INTERRUPTED = 130
 TERMINATED = 143
 STDIN, STDOUT, STDERR = range(3)
+# As long as the scheduler waits for the end of a child (see `daemon.workers`).
+_LAST_SECONDS = 60
 _VERBOSE = re.compile(r"-[a-z]*v[a-z]*|--verbose")
 
 
@@ -120,4 +122,12 @@ class _Terminated(BaseException):
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    """A child of a scheduler that has gone has nobody to kill it if it hangs: then the kernel does.
+
+    An exception may come anywhere, also within Python's import with its lock held, which is then never
+    given back (CPython 3.11), so that the log's thread waits for it for ever.
+    """
+    if "BACKY_PARENT" in os.environ:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(_LAST_SECONDS)
     raise _Terminated

@@ -48,7 +48,10 @@ class Log:
         self._fields = dict(fields)
         self._events: SimpleQueue[_Event | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="log")
-        if streams:
+
+    def start(self) -> None:
+        """Begin to write; `close` must be sure to come, or the process would never end."""
+        if self._streams:
             self._thread.start()
 
     def info(self, event: str, **fields: object) -> None:
@@ -67,7 +70,8 @@ class Log:
         """Write what is left."""
         if self._streams:
             self._events.put(None)
-            self._thread.join()
+            with suppress(RuntimeError):  # a signal came while it was being started; it ends by itself
+                self._thread.join()
 
     def _put(self, level: str, event: str, fields: dict[str, object]) -> None:
         moment = self._clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -147,6 +151,7 @@ def opened(
                 streams.append(stream)
         log = Log(streams, SystemClock(), as_json=as_json, fields=fields or {})
         stack.callback(log.close)
+        log.start()
         yield log
 
 
