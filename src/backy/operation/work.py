@@ -16,12 +16,13 @@ Limits: one disk; ids and entries only, nothing is committed here.
 """
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from queue import SimpleQueue
+from typing import NamedTuple
 
 from backy.domain import delta
-from backy.domain.chunk import HEADER, ChunkId, Codec, Encoder, chunk_id
+from backy.domain.chunk import HEADER, Buffer, ChunkId, Codec, Encoder, chunk_id
 from backy.domain.chunkmap import ZERO_ENTRY, Entry
 from backy.ground import linux
 from backy.ground.errors import ChunkDamaged, ChunkMissing, ChunkUnreadable
@@ -127,6 +128,13 @@ class Run:
         return Worker(self, progress)
 
 
+class _Made(NamedTuple):
+    """A chunk's entry, and the frame that is still to be written, if the chunk was claimed for us."""
+
+    entry: Entry
+    frame: Sequence[Buffer] | None = None
+
+
 class Worker:
     """One thread's buffers; called with tasks. Raises HintWrong where an audit finds a difference."""
 
@@ -143,12 +151,16 @@ class Worker:
         length = run.map.layout.length_of(task.chunk)
         parent = run.parent.entry(task.chunk)
         if task.parts is None or parent is None:
-            entry = self._whole(task.chunk, length, parent)
+            made = self._whole(task.chunk, length, parent)
         elif task.parts:
-            entry = self._stitched(task, length, parent)
+            made = self._stitched(task, length, parent)
         else:
-            entry = parent
-            run.counts.add(inherited=entry != ZERO_ENTRY)
+            made = _Made(parent)
+            run.counts.add(inherited=parent != ZERO_ENTRY)
+        entry = made.entry
+        if made.frame is not None:
+            # Not before the reader is back that was lent for it: others need not wait for the disk.
+            run.writer.store(entry, made.frame)
         if task.audit:
             self._audit(task.chunk, length, entry)
         run.map.set(task.chunk, entry)
@@ -159,15 +171,15 @@ class Worker:
         self._run.counts.add(read=length)
         self._progress.advance(length)
 
-    def _whole(self, index: int, length: int, parent: Entry | None) -> Entry:
+    def _whole(self, index: int, length: int, parent: Entry | None) -> _Made:
         """Read a chunk from the source alone."""
         self._read(index * self._chunk_size, length)
-        entry = self._entry(length, parent)
-        if entry.ident != (parent or ZERO_ENTRY).ident:
+        made = self._made(length, parent)
+        if made.entry.ident != (parent or ZERO_ENTRY).ident:
             self._run.counts.add(changed=length)
-        return entry
+        return made
 
-    def _stitched(self, task: Task, length: int, parent: Entry) -> Entry:
+    def _stitched(self, task: Task, length: int, parent: Entry) -> _Made:
         """Read the parts that have changed, and put the parent's chunk around them."""
         run = self._run
         begin = task.chunk * self._chunk_size
@@ -179,19 +191,19 @@ class Worker:
         spans = [(part.start, part.start + part.length) for part in parts]
         if parent == ZERO_ENTRY:
             self._buffer.fill_around(bytes(length), spans)
-            return self._entry(length, parent)
+            return self._made(length, parent)
         with run.lent_reader() as reader:
             ground = self._ground(reader, parent)
             if ground is None:
                 self._read(begin, length)
-                return self._entry(length, parent, whole=True)
+                return self._made(length, parent, whole=True)
             self._buffer.fill_around(delta.fit(ground.plain, length), spans)
             blocks = [
                 number
                 for start, stop in spans
                 for number in range(start // delta.BLOCK, -(-stop // delta.BLOCK))
             ]
-            return self._entry(length, parent, ground, blocks)
+            return self._made(length, parent, ground, blocks)
 
     def _audit(self, index: int, length: int, entry: Entry) -> None:
         """Read a chunk in whole: HintWrong unless it is what the entry says."""
@@ -202,7 +214,7 @@ class Worker:
         if found != entry.ident:
             raise HintWrong(index * self._chunk_size)
 
-    def _entry(
+    def _made(
         self,
         length: int,
         parent: Entry | None,
@@ -210,34 +222,36 @@ class Worker:
         blocks: list[int] | None = None,
         *,
         whole: bool = False,
-    ) -> Entry:
-        """The entry of the buffer's chunk, which is in the store or on its way when this returns.
+    ) -> _Made:
+        """The entry of the buffer's chunk, which is in the store, on its way, or now claimed for us.
 
         `ground` and `blocks`: it differs from the ground at most in these. `whole`: store it in full.
         """
         run = self._run
         if linux.is_zero(self._buffer, length):
-            return ZERO_ENTRY
+            return _Made(ZERO_ENTRY)
         ident = chunk_id(self._buffer.view[:length])
         whole = whole or ident in run.lost
         if parent is not None and parent.ident == ident and not whole and self._holds(parent):
             run.counts.add(hit=1)
-            return parent
+            return _Made(parent)
         full = Entry(ident)
         if run.delta and not whole and parent is not None and parent != ZERO_ENTRY:
-            entry = self._known(ident, parent) or self._leaning(ident, length, parent, ground, blocks)
-            if entry is not None:
-                return entry
+            known = self._known(ident, parent)
+            if known is not None:
+                return _Made(known)
+            made = self._leaning(ident, length, parent, ground, blocks)
+            if made is not None:
+                return made
         while not run.writer.claim(full):
             if self._holds(full, pending=True):
                 run.counts.add(hit=1)
-                return full
+                return _Made(full)
         if run.hits is not None:
             run.hits.note(ident)
         run.counts.add(new=length)
         run.has_healed = run.has_healed or ident in run.lost
-        run.writer.store(full, proven_frame(ident, self._buffer, length, self._encoder))
-        return full
+        return _Made(full, proven_frame(ident, self._buffer, length, self._encoder))
 
     def _known(self, ident: ChunkId, parent: Entry) -> Entry | None:
         """The form of a chunk that is there already and counts: full, or on the parent's base."""
@@ -255,8 +269,8 @@ class Worker:
 
     def _leaning(
         self, ident: ChunkId, length: int, parent: Entry, ground: Ground | None, blocks: list[int] | None
-    ) -> Entry | None:
-        """Store the buffer's chunk as a delta, if that is worth it."""
+    ) -> _Made | None:
+        """The buffer's chunk as a delta, if that is worth it."""
         if ground is None:
             with self._run.lent_reader() as reader:
                 ground = self._ground(reader, parent)
@@ -265,7 +279,7 @@ class Worker:
 
     def _delta(
         self, ident: ChunkId, length: int, ground: Ground, blocks: list[int] | None
-    ) -> Entry | None:
+    ) -> _Made | None:
         run = self._run
         if not run.map.takes_base(ground.base):
             return None
@@ -282,12 +296,11 @@ class Worker:
         if ground.laid + size > ground.full_size:
             return None
         entry = Entry(ident, ground.base)
-        if run.writer.claim(entry):
-            run.counts.add(new=length, deltas=1)
-            run.writer.store(entry, frame)
-        else:
+        if not run.writer.claim(entry):
             run.counts.add(hit=1)
-        return entry
+            return _Made(entry)
+        run.counts.add(new=length, deltas=1)
+        return _Made(entry, frame)
 
     def _ground(self, reader: ChunkReader, entry: Entry) -> Ground | None:
         """What a delta may stand on, proven; None where that is bad, which is noted."""
