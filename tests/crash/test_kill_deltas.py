@@ -7,11 +7,11 @@ that keeps snapshots and tells changes is one in memory, so its backups are kill
 """
 
 import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from clonesource import Clones
 from crashsite import Run, Runner, Scene, noise, points
 from modelfaults import Killed, armed, killing
 
@@ -21,7 +21,6 @@ from backy.ground.directory import Directory
 from backy.ground.linux import PAGE
 from backy.operation import parallel
 from backy.repository import snapshots
-from fakes import FakeSnapshot, FakeSource
 from tally import Tally
 from testsite import Site
 
@@ -203,38 +202,6 @@ def test_verify_that_sets_a_base_aside_may_be_killed_at_every_step(
 # ..A source that tells changes................................................................
 
 
-class Clones(FakeSource):
-    """Its snapshots are there from the beginning, as clones of files are, and a kill leaves them."""
-
-    @contextmanager
-    def snapshot(self, revision: str) -> Iterator[FakeSnapshot]:
-        """See `Source.snapshot`."""
-        opened = FakeSnapshot(self, revision)
-        kept: list[bool] = []
-        keep = opened.keep
-
-        def note() -> None:
-            kept.append(True)
-            keep()
-
-        # Only this instance is watched, which mypy takes for a mistake.
-        opened.keep = note  # type: ignore[method-assign]
-        self.kept[revision] = bytes(self.content)
-        try:
-            yield opened
-        except Killed:
-            raise
-        except BaseException:
-            del self.kept[revision]
-            raise
-        if not kept:
-            del self.kept[revision]
-
-    def prune(self, snapshots: Mapping[str, str]) -> list[str]:
-        """See `Source.prune`."""
-        return list(super().prune(snapshots))
-
-
 def revision_of(site: Site, uuid: str) -> Revision:
     """What the history says of it."""
     return next(one for one in site.history().revisions if one.uuid == uuid)
@@ -243,7 +210,7 @@ def revision_of(site: Site, uuid: str) -> Revision:
 def listed(site: Site) -> set[str]:
     """Revisions of which JOB/snapshots says that there is a snapshot."""
     with Directory.open(str(site.job)) as job:
-        return set(snapshots.listed(job))
+        return {name.revision for name in snapshots.listed(job)}
 
 
 def test_a_backup_with_hints_may_be_killed_at_every_step(

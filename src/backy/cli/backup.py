@@ -8,14 +8,14 @@ from backy.cli.options import Options, pass_options
 from backy.cli.render import counted
 from backy.domain import tags as tag_rules
 from backy.domain.chunk import Codec, parse_codec
-from backy.domain.revision import Consistency, Stats
+from backy.domain.revision import Consistency, Reading, Stats
 from backy.ground.clock import SystemClock
 from backy.ground.errors import BackyError, OptionRefused
 from backy.ground.linux import keep_freed_memory
 from backy.ground.units import format_duration, format_size
 from backy.operation.backup import Coding, backup
 from backy.source.base import Owner
-from backy.source.registry import open_source
+from backy.source.registry import open_group
 
 
 @click.command()
@@ -52,7 +52,7 @@ def command(options: Options, tags: str, codec: str | None, delta: str | None, *
         config = job.config()
         wanted = tag_rules.allowed(tags, config.schedule, force)
         owner = Owner(repository.format.repository, job.name)
-        source = open_source(config.source, job.config_path, owner)
+        group = open_group(config.source, job.config_path, owner)
         legacy = settings.legacy + config.legacy
         if legacy:
             log.warning("settings of older versions have no effect", keys=", ".join(legacy))
@@ -64,19 +64,27 @@ def command(options: Options, tags: str, codec: str | None, delta: str | None, *
 
         try:
             revision = backup(
-                repository, job, source, wanted, coding, SystemClock(), options.progress(), tell
+                repository, job, group, wanted, coding, SystemClock(), options.progress(), tell
             )
         except BackyError as error:
             log.error("backup failed", job=job.name, error=error.message)
             raise
-        reading = revision.reading
+        for name, disk in (revision.disks or {}).items():
+            log.info(
+                "disk backed up",
+                job=job.name,
+                revision=revision.uuid,
+                disk=name,
+                consistency=disk.consistency.value,
+                **_read(disk.reading),
+                **msgspec.structs.asdict(disk.stats),
+            )
         log.info(
             "backup finished",
             job=job.name,
             revision=revision.uuid,
             consistency=revision.consistency.value,
-            since=reading.since if reading else None,
-            read_all_because=reading.why if reading and not reading.since else None,
+            **({} if revision.disks else _read(revision.reading)),
             **msgspec.structs.asdict(revision.stats),
         )
     stats = revision.stats
@@ -86,10 +94,24 @@ def command(options: Options, tags: str, codec: str | None, delta: str | None, *
         f"{format_size(stats.bytes_written)} stored"
     )
     if revision.consistency is Consistency.TORN:
+        torn = [
+            repr(name)
+            for name, disk in (revision.disks or {}).items()
+            if disk.consistency is Consistency.TORN
+        ]
+        of_disks = f" of {', '.join(torn)}" if torn else ""
         edge.say(
-            "warning: the image changed while it was read, so this revision is no single instant of it "
-            "(torn); stop the machine or back up a snapshot."
+            f"warning: the image{of_disks} changed while it was read, so this revision is no single "
+            "instant of it (torn); stop the machine or back up a snapshot."
         )
+
+
+def _read(reading: Reading | None) -> dict[str, str | None]:
+    """How much was read, for the log."""
+    return {
+        "since": reading.since if reading else None,
+        "read_all_because": reading.why if reading and not reading.since else None,
+    }
 
 
 def _new_chunks(stats: Stats) -> str:

@@ -1,51 +1,63 @@
-"""Source types by name: from a job's configuration to its source.
+"""Source types by name: from a job's configuration to its sources.
 
-    >>> open_source(SourceConfig("file", {"filename": "/srv/vm01.raw"}), "config", None).path
-    '/srv/vm01.raw'
+    >>> group = open_group(SourceConfig("file", {"filename": "/srv/vm01.raw"}), "config", None)
+    >>> [source.image for source in group.disks.values()]
+    ['/srv/vm01.raw']
 
 Limits: checks the settings' form only; whether the image is there shows when it is read.
 """
 
-from backy.domain.config import SourceConfig
-from backy.domain.file_settings import (
-    FILENAME,
-    KEYS,
-    FileSettings,
-    WrongSetting,
-    parse_file_settings,
-)
+from backy.domain.chunkmap import NO_DISK
+from backy.domain.config import SourceConfig, SourcesConfig, source_key
+from backy.domain.file_settings import FILENAME, KEYS, FileSettings, parse_file_settings
+from backy.domain.group_settings import GROUP_KEYS, parse_group_settings
+from backy.domain.setting import WrongSetting
 from backy.domain.strict_yaml import check_keys
 from backy.ground.errors import ConfigError, OptionRefused
 from backy.source.base import Owner
 from backy.source.commands import Commands
 from backy.source.file import Cloning, FileSource
+from backy.source.group import Group
 
 TYPES = ("file",)
 
 
-def file_settings(config: SourceConfig, file: str) -> FileSettings:
+def file_settings(config: SourceConfig, file: str, disk: str = NO_DISK) -> FileSettings:
     """The settings of a source of type `file`; ConfigError with the key, also for other types."""
+    key = source_key(disk)
     if config.type not in TYPES:
         known = ", ".join(TYPES)
-        raise ConfigError(file, "source.type", f"{config.type!r} is not known; known are {known}")
-    check_keys(config.settings, KEYS, file, "source")
+        raise ConfigError(file, f"{key}.type", f"{config.type!r} is not known; known are {known}")
+    check_keys(config.settings, KEYS if disk != NO_DISK else (*KEYS, *GROUP_KEYS), file, key)
     try:
         return parse_file_settings(config.settings)
     except WrongSetting as error:
-        raise ConfigError(file, f"source.{error.key}", str(error)) from error
+        raise ConfigError(file, f"{key}.{error.key}", str(error)) from error
 
 
-def open_source(config: SourceConfig, file: str, owner: Owner | None) -> FileSource:
-    """The source that a configuration file describes; ConfigError with the key.
+def open_group(config: SourceConfig | SourcesConfig, file: str, owner: Owner | None) -> Group:
+    """The disks that a configuration file describes; ConfigError with the key.
 
     Snapshots are made in the name of `owner`; without one nothing is made or run, for a look only.
     """
-    settings = file_settings(config, file)
+    disks = {disk: _opened(one, file, owner, disk) for disk, one in config.disks.items()}
+    try:
+        settings = parse_group_settings(config.settings)
+    except WrongSetting as error:
+        prefix = "" if isinstance(config, SourcesConfig) else f"{source_key(NO_DISK)}."
+        raise ConfigError(file, f"{prefix}{error.key}", str(error)) from error
+    if owner is None:
+        return Group(disks)
+    commands = Commands(settings.pre_snapshot, settings.post_snapshot, settings.timeout)
+    return Group(disks, commands, owner.job)
+
+
+def _opened(config: SourceConfig, file: str, owner: Owner | None, disk: str) -> FileSource:
+    settings = file_settings(config, file, disk)
     if owner is None:
         return FileSource(settings.filename)
-    commands = Commands(settings.pre_snapshot, settings.post_snapshot, settings.timeout)
-    cloning = Cloning(owner, settings.clone_directory, settings.clone)
-    return FileSource(settings.filename, cloning, commands)
+    cloning = Cloning(owner._replace(disk=disk), settings.clone_directory, settings.clone)
+    return FileSource(settings.filename, cloning)
 
 
 def from_argument(kind: str, source: str, absolute: str) -> SourceConfig:
