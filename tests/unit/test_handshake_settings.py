@@ -42,7 +42,7 @@ def test_empty_token_is_none() -> None:
     assert None is parse_handshake({"vm": "vm01", "consul_acl_token": ""}).token
 
 
-WRONG = {
+WRONG: dict[str, list[object]] = {
     "vm": ["", 7, "a\nb", "x" * 201],
     "consul_acl_token": [7, "5ec2e7 ", "5ec2e7\n", "5ec2e7ü"],
     "consul-address": [

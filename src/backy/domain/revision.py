@@ -56,6 +56,13 @@ class Consistency(enum.Enum):
     TORN = "torn"  # the source changed while it was read
 
 
+class Freeze(enum.Enum):
+    """What became of asking a guest to hold still while its disks were frozen."""
+
+    GUEST_FROZEN = "guest-frozen"
+    CRASH_CONSISTENT = "crash-consistent"  # it did not, so the disks are as after a power cut
+
+
 class MapDigest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The chunk map of one disk: its file's size, its root digest, and the image's size."""
 
