@@ -5,6 +5,7 @@ nothing here takes time.
 """
 
 import json
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -67,7 +68,7 @@ class Scene:
         self.consul = consul
         self.disks = {name: Disk(f"rbd/vm01.{name}") for name in names or ("root",)}
         self.slept: list[float] = []
-        self.each_wait: Callable[[], None] = lambda: None
+        self.each_wait: Callable[[], object] = lambda: None
         self.settings = HandshakeSettings(
             "vm01", consul.token, parse_address(consul.url), consul.prefix, 90, 2
         )
@@ -168,6 +169,23 @@ def test_snapshots_of_all_disks_are_waited_for(consul: ConsulSite) -> None:
     assert Freeze.GUEST_FROZEN is outcome.freeze
     assert [["rbd/vm01.root", "rbd/vm01.data"]] * 2 == images
     assert [2.0, 2.0] == scene.slept
+
+
+def test_host_that_watches_consul_is_woken_by_the_request(scene: Scene) -> None:
+    """In a thread of its own, through a blocking query, as real hosts do."""
+    made = threading.Event()
+
+    def make(vm: str, name: str) -> None:
+        scene.make(vm, name)
+        made.set()
+
+    with VmHost(scene.consul, {"vm01"}, make).watching() as host:
+        scene.each_wait = lambda: made.wait(10)
+        outcome = scene.ask()
+
+    assert (Freeze.GUEST_FROZEN, "") == outcome
+    assert ["freeze vm01", f"snapshot {NAME}", "thaw vm01"] == host.did
+    assert len(scene.slept) <= 1
 
 
 # ..Not in time....................................................................................

@@ -34,6 +34,8 @@ from backy.domain.config import (
     parse_source,
 )
 from backy.domain.file_settings import KEYS, wrong_file_settings
+from backy.domain.handshake_settings import KEYS as HANDSHAKE_KEYS
+from backy.domain.handshake_settings import wrong_handshake_settings
 from backy.domain.names import check_job_name
 from backy.domain.strict_yaml import load, mapping, shown, text, unknown_key
 from backy.ground.errors import ConfigError, ConfigFaults, NameRefused
@@ -50,7 +52,7 @@ _API = ("addrs", "port", "tokens", "cli-default")
 _CLIENT = ("url", "token")
 _PEER = ("url", "token")
 _JOB = ("source", "schedule")
-_RBD = ("pool", "image", "full-always", "vm", "consul_acl_token")
+_RBD = ("pool", "image", "full-always", *HANDSHAKE_KEYS)
 SOURCE_KEYS: Mapping[str, tuple[str, ...]] = {
     "file": KEYS,
     "rbd": _RBD,
@@ -281,11 +283,10 @@ class _Reader:
         for one in _REQUIRED[parsed.type]:
             if one not in parsed.settings:
                 self.faults.append(ConfigError(self.file, f"{key}.{one}", "it is missing"))
-        if parsed.type == "file":
-            self.faults += [
-                ConfigError(self.file, f"{key}.{one.key}", str(one))
-                for one in wrong_file_settings(parsed.settings)
-            ]
+        wrong = wrong_file_settings if parsed.type == "file" else wrong_handshake_settings
+        self.faults += [
+            ConfigError(self.file, f"{key}.{one.key}", str(one)) for one in wrong(parsed.settings)
+        ]
 
     def api(self, document: Mapping[str, object]) -> ApiConfig:
         """The `api` section."""
