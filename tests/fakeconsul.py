@@ -44,7 +44,7 @@ class Asked(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What goes back; None for `body` means that the line is dropped without a word."""
+    """What goes back; the line is dropped without a word if `body` is None. Status 0: the body alone."""
 
     status: int
     body: bytes | None = b""
@@ -283,10 +283,14 @@ def serving(token: str | None = None, *, strict_keys: bool = False) -> Iterator[
             if answer.body is None:
                 self.close_connection = True
                 return
+            if not answer.status:
+                self.close_connection = True
+                self.wfile.write(answer.body)
+                return
             self.send_response(answer.status)
             for name, value in answer.headers.items():
                 self.send_header(name, value)
-            if "Content-Length" not in answer.headers:
+            if not {"Content-Length", "Transfer-Encoding"} & set(answer.headers):
                 self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
             self.wfile.write(answer.body)
@@ -341,4 +345,5 @@ GARBAGE = Answer(200, b"<html>It works!</html>", {"Content-Type": "text/html"})
 REFUSED = Answer(403, b"Permission denied")
 BROKEN = Answer(500, b"No cluster leader")
 DROPPED = Answer(500, None)
+NO_HTTP = Answer(0, b"\x00\xffSSH-2.0-OpenSSH\r\n\r\n")
 SHORT = Answer(200, b'[{"Key": "sn', {"Content-Length": "4096", "Connection": "close"})

@@ -1,10 +1,13 @@
 """The client of Consul's store: what it asks, what it returns, and its one error for all the rest."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backy.domain.handshake_settings import Address
 from backy.ground.errors import ConsulFailed
@@ -14,6 +17,7 @@ from fakeconsul import (
     BROKEN,
     DROPPED,
     GARBAGE,
+    NO_HTTP,
     REFUSED,
     SHORT,
     Answer,
@@ -24,7 +28,10 @@ from fakeconsul import (
     serving,
     silent,
 )
+from strategies import repeatable
 
+GZIP = {"Content-Encoding": "gzip"}
+CHUNKED = {"Transfer-Encoding": "chunked", "Connection": "close"}
 VALUES = [b"{}", b'{"vm": "vm01"}', b"[1]", b"17", b"null", b"text", b"\xff\x00", b""]
 
 
@@ -133,6 +140,9 @@ FAULTS: dict[str, tuple[Callable[[FakeConsul], Fault], str]] = {
     ),
     "no answer": (lambda _: always(DROPPED), "the connection broke"),
     "half an answer": (lambda _: always(SHORT), "the connection broke"),
+    "no HTTP": (lambda _: always(NO_HTTP), "the connection broke"),
+    "no gzip": (lambda _: always(Answer(200, b"no gzip", GZIP)), "the connection broke"),
+    "no chunks": (lambda _: always(Answer(200, b"zz\r\n", CHUNKED)), "the connection broke"),
     "silence": (silent, "it does not answer within 0.2 s"),
 }
 
@@ -157,6 +167,34 @@ def test_whatever_is_no_answer_is_one_error_with_its_reason(name: str, call: str
 
         assert f"Consul at {consul.address}: {why}." == str(caught.value)
         assert TOKEN not in repr(caught.value)
+
+
+ROWS = st.lists(
+    st.dictionaries(
+        st.sampled_from(["Key", "Value", "ModifyIndex", "Flags", "Session"]),
+        st.one_of(st.none(), st.integers(), st.text(max_size=8), st.booleans()),
+    ),
+    max_size=3,
+)
+BODIES = st.one_of(st.binary(max_size=200), ROWS.map(lambda rows: json.dumps(rows).encode()))
+
+
+@repeatable(60)
+@given(body=BODIES)
+def test_any_body_is_either_understood_or_the_one_error(body: bytes) -> None:
+    """Nothing that a server says ends in a traceback, or in a value of another type."""
+    with serving() as consul:
+        consul.fault = always(Answer(200, body))
+        host, port = consul.address.split(":")
+        store = Consul(Address(host, int(port)), None)
+        try:
+            found = store.values("snapshot/")
+            one = store.get("snapshot/a")
+        except ConsulFailed:
+            return
+
+        assert all(isinstance(key, str) and isinstance(value, bytes) for key, value in found.items())
+        assert one in found.values()
 
 
 def test_no_token_where_one_is_wanted_is_said(consul: ConsulSite) -> None:

@@ -12,14 +12,17 @@ from typing import NamedTuple
 from uuid import uuid4
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from backy.domain.freeze_request import RequestOwner, request
+from backy.domain.freeze_request import Fate, RequestOwner, fate, parse, request
 from backy.domain.handshake_settings import HandshakeSettings, parse_address
 from backy.domain.revision import Freeze
 from backy.ground.errors import ConsulFailed, SourceFailed
 from backy.source.handshake import Handshake, Means, Store, connect
-from consulsite import TOKEN, ConsulSite
+from consulsite import TOKEN, ConsulSite, consul_site
 from fakeconsul import DROPPED, GARBAGE, REFUSED, Answer, Asked, always, only
+from strategies import repeatable
 from vmhost import VmHost
 
 NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
@@ -402,6 +405,42 @@ def test_other_jobs_requests_other_vms_and_garbage_stay(scene: Scene) -> None:
 
     assert (Freeze.GUEST_FROZEN, "") == (outcome.freeze, outcome.told)
     assert others == scene.consul.entries()
+
+
+MEMBERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "vm": st.sampled_from(["vm01", "vm02", "", 1, None]),
+        "snapshot": st.sampled_from(["backy-x", "nightly", "", 2, None]),
+        "owner": st.sampled_from([str(ELSEWHERE), "me", 3, None, []]),
+        "time": st.sampled_from(["2026-11-01T11:59:00Z", "2026-11-01T11:59:00", "soon", 4, None]),
+        "images": st.sampled_from([[], ["a"], "a", [5]]),
+        "more": st.none(),
+    },
+)
+LEFT_BEHIND = st.one_of(st.binary(max_size=20), MEMBERS.map(lambda one: json.dumps(one).encode()))
+
+
+@repeatable(40)
+@given(values=st.lists(LEFT_BEHIND, max_size=4))
+def test_whatever_lies_below_the_prefix_stops_nobody(values: list[bytes]) -> None:
+    """And only what can be a dead request is removed."""
+    with consul_site() as site:
+        scene = Scene(site)
+        left = {str(number): value for number, value in enumerate(values)}
+        for name, value in left.items():
+            put(scene, name, value)
+        scene.each_wait = lambda: scene.make("vm01", NAME)
+
+        outcome = scene.ask()
+
+        undated = {
+            name
+            for name, value in left.items()
+            if (found := parse(value)) and fate(found, "vm01", OURS, NOW) is Fate.UNDATED
+        }
+        assert (Freeze.GUEST_FROZEN, "") == outcome
+        assert {name: value for name, value in left.items() if name not in undated} == site.entries()
 
 
 def test_undated_requests_of_our_vm_go_once_the_host_has_answered_a_later_one(scene: Scene) -> None:
