@@ -58,6 +58,10 @@ class VmHost:
             return
         if vm not in self.vms:
             return
+        self.answer(vm, name)
+
+    def answer(self, vm: str, name: str) -> None:
+        """Do what a request asks for."""
         if self.broken:
             self.did.append(f"could not freeze {vm}")
             return
