@@ -1,4 +1,4 @@
-"""Source types by name: from a job's configuration to its source.
+"""Source types by name: from a job's configuration to its sources.
 
     >>> open_source(SourceConfig("file", {"filename": "/srv/vm01.raw"}), "config", None).path
     '/srv/vm01.raw'
@@ -6,6 +6,7 @@
 Limits: checks the settings' form only; whether the image is there shows when it is read.
 """
 
+from backy.domain.chunkmap import NO_DISK
 from backy.domain.config import SourceConfig
 from backy.domain.file_settings import (
     FILENAME,
@@ -19,6 +20,7 @@ from backy.ground.errors import ConfigError, OptionRefused
 from backy.source.base import Owner
 from backy.source.commands import Commands
 from backy.source.file import Cloning, FileSource
+from backy.source.group import Group
 
 TYPES = ("file",)
 
@@ -35,17 +37,25 @@ def file_settings(config: SourceConfig, file: str) -> FileSettings:
         raise ConfigError(file, f"source.{error.key}", str(error)) from error
 
 
-def open_source(config: SourceConfig, file: str, owner: Owner | None) -> FileSource:
-    """The source that a configuration file describes; ConfigError with the key.
+def open_group(config: SourceConfig, file: str, owner: Owner | None) -> Group:
+    """The disks that a configuration file describes; ConfigError with the key.
 
     Snapshots are made in the name of `owner`; without one nothing is made or run, for a look only.
     """
+    disks = {NO_DISK: open_source(config, file, owner)}
+    if owner is None:
+        return Group(disks)
+    settings = file_settings(config, file)
+    commands = Commands(settings.pre_snapshot, settings.post_snapshot, settings.timeout)
+    return Group(disks, commands, owner.job)
+
+
+def open_source(config: SourceConfig, file: str, owner: Owner | None) -> FileSource:
+    """The source of one disk, without what is done around its snapshots; ConfigError with the key."""
     settings = file_settings(config, file)
     if owner is None:
         return FileSource(settings.filename)
-    commands = Commands(settings.pre_snapshot, settings.post_snapshot, settings.timeout)
-    cloning = Cloning(owner, settings.clone_directory, settings.clone)
-    return FileSource(settings.filename, cloning, commands)
+    return FileSource(settings.filename, Cloning(owner, settings.clone_directory, settings.clone))
 
 
 def from_argument(kind: str, source: str, absolute: str) -> SourceConfig:
