@@ -75,6 +75,7 @@ def command(options: Options, tags: str, codec: str | None, delta: str | None, *
             job=job.name,
             revision=revision.uuid,
             consistency=revision.consistency.value,
+            **({"freeze": revision.freeze.value} if revision.freeze else {}),
             since=reading.since if reading else None,
             read_all_because=reading.why if reading and not reading.since else None,
             **msgspec.structs.asdict(revision.stats),
