@@ -24,7 +24,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -51,6 +51,8 @@ _LIMITS = {
 }
 # A call that changes an image consists of a few operations, of which each has its own limit.
 _OPERATIONS = 3
+# After an outage nobody waits for long to say good-bye.
+_CLOSING_SECONDS = 2.0
 # librbd's own words would stand between ours.
 _QUIET = ("log_to_stderr", "err_to_stderr")
 
@@ -121,7 +123,7 @@ def within(seconds: float, what: str, work: Callable[[], _Result]) -> _Result:
 
     A call that waits for an image's lock or watch is outside of librados' limits: without an OSD it
     tries again for ever. Then its thread is left behind, and what it works on must not be touched any
-    more, nor closed: see `Cluster.is_stuck`.
+    more, nor closed.
     """
     answers: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
 
@@ -143,15 +145,29 @@ def within(seconds: float, what: str, work: Callable[[], _Result]) -> _Result:
 
 
 class Cluster:
-    """A connection. `is_stuck`: a call was left behind, so nothing is closed any more."""
+    """A connection.
+
+    `is_out`: something was not answered in time, so it is not worth while to ask for more.
+    """
 
     def __init__(self, access: Access, raw: "rados.Rados", limit: float) -> None:
         self.access = access
         self.raw = raw
         self.limit = limit
-        self.is_stuck = False
-        with telling("asking for the cluster's id"):
+        self.is_out = False
+        self._is_stuck = False
+        with self.telling("asking for the cluster's id"):
             self.fsid = raw.get_fsid()
+
+    @contextmanager
+    def telling(self, what: str, meanings: Meanings | None = None) -> Iterator[None]:
+        """As the function, and an outage is noted."""
+        try:
+            with telling(what, meanings):
+                yield
+        except CephFailed as error:
+            self.is_out = self.is_out or error.is_outage
+            raise
 
     def call(
         self,
@@ -160,22 +176,23 @@ class Cluster:
         meanings: Meanings | None = None,
         limit: float | None = None,
     ) -> _Result:
-        """A call that may hang; CephFailed after so many seconds, and then the cluster is stuck."""
-        with telling(what, meanings):
+        """A call that may hang; CephFailed after so many seconds, by default `limit`."""
+        with self.telling(what, meanings):
             try:
                 return within(self.limit if limit is None else limit, what, work)
             except CephFailed:
-                self.is_stuck = True
+                self._is_stuck = True
                 raise
 
     def close(self, what: str, work: Callable[[], None]) -> None:
-        """Close a part of it, unless that could hang; never fails, as there is nothing to be lost."""
-        if self.is_stuck:
+        """Close a part of it; never fails, as there is nothing to be lost.
+
+        Not where a call was left behind, which still uses it.
+        """
+        if self._is_stuck:
             return
-        try:
-            self.call(what, work)
-        except CephFailed:
-            return
+        with suppress(CephFailed):
+            self.call(what, work, limit=_CLOSING_SECONDS if self.is_out else None)
 
 
 @contextmanager

@@ -13,9 +13,10 @@ Limits: what changes an image needs one that was opened for writing.
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from backy.ground.ceph import CephFailed, Cluster, Meanings, modules, telling
+from backy.ground.ceph import CephFailed, Cluster, Meanings, modules
 from backy.ground.linux import Buffer
 
 if TYPE_CHECKING:
@@ -56,12 +57,28 @@ def open_pool(cluster: Cluster, name: str, namespace: str = "") -> "Iterator[Poo
         errno.ENOENT: f"the cluster has no pool {name!r}",
         errno.EPERM: f"{cluster.access.client} may not open pool {name!r}",
     }
-    with telling(f"opening pool {name!r}", meanings):
+    with cluster.telling(f"opening pool {name!r}", meanings):
         raw = cluster.raw.open_ioctx(name)
-    try:
-        pool = Pool(cluster, raw, name, namespace)
-        pool.enter_namespace()
+    with _closing(cluster, raw, name, namespace) as pool:
+        pool.check_namespace()
         yield pool
+
+
+@contextmanager
+def open_pool_of(cluster: Cluster, ident: int, namespace: str = "") -> "Iterator[Pool]":
+    """The same by its number, which no other pool ever gets, whatever it is called now. CephFailed."""
+    meanings = {errno.ENOENT: f"the cluster has no pool of number {ident} any more"}
+    with cluster.telling(f"opening pool {ident}", meanings):
+        raw = cluster.raw.open_ioctx2(ident)
+        name = cluster.raw.pool_reverse_lookup(ident) or str(ident)
+    with _closing(cluster, raw, name, namespace) as pool:
+        yield pool
+
+
+@contextmanager
+def _closing(cluster: Cluster, raw: "rados.Ioctx", name: str, namespace: str) -> "Iterator[Pool]":
+    try:
+        yield Pool(cluster, raw, name, namespace)
     finally:
         cluster.close("closing a pool", raw.close)
 
@@ -76,16 +93,18 @@ class Pool:
         self.name = name
         self.namespace = namespace
         self.ident = raw.get_pool_id()
+        raw.set_namespace(namespace)
 
     def spec(self, image: str) -> str:
         """An image as Ceph writes it: POOL/IMAGE or POOL/NAMESPACE/IMAGE."""
         return "/".join(filter(None, (self.name, self.namespace, image)))
 
-    def enter_namespace(self) -> None:
-        """Have all that follows happen in the namespace; CephFailed if the pool has none of the name."""
+    def check_namespace(self) -> None:
+        """CephFailed if the pool has no namespace of the name."""
         if not self.namespace:
             return
-        with telling(f"looking for namespace {self.namespace!r}", self._denied()):
+        self.raw.set_namespace("")  # where the list of them is
+        with self.cluster.telling(f"looking for namespace {self.namespace!r}", self._denied()):
             found = self._rbd.RBD().namespace_exists(self.raw, self.namespace)
         if not found:
             raise CephFailed(errno.ENOENT, f"pool {self.name!r} has no namespace {self.namespace!r}")
@@ -97,26 +116,47 @@ class Pool:
     ) -> "Iterator[Image]":
         """An image as it is, or as it was in a snapshot, closed at the end of the block."""
         spec = self.spec(name) + (f"@{snapshot}" if snapshot else "")
-        meanings = {errno.ENOENT: f"there is no {spec}", **self._denied()}
+        opening = partial(self._rbd.Image, self.raw, name, snapshot=snapshot, read_only=read_only)
         try:
-            raw: rbd.Image = self.cluster.call(
-                f"opening {spec}",
-                lambda: self._rbd.Image(self.raw, name, snapshot=snapshot, read_only=read_only),
-                meanings,
-            )
+            raw = self._opened(spec, opening)
         except CephFailed as error:
             if error.code == errno.ENOENT and name in self._trashed():
                 why = f"{self.spec(name)} is in the trash: 'rbd trash restore' brings it back"
                 raise CephFailed(errno.ENOENT, why) from error
             raise
+        with self._closing(raw, name, spec) as image:
+            yield image
+
+    @contextmanager
+    def image_of(
+        self, ident: str, snapshot: str | None = None, *, read_only: bool = True, name: str = ""
+    ) -> "Iterator[Image]":
+        """An image by its id, which stays what it is when it is renamed or thrown into the trash.
+
+        `name` is what messages call it.
+        """
+        name = name or f"(id {ident})"
+        spec = self.spec(name) + (f"@{snapshot}" if snapshot else "")
+        opening = partial(
+            self._rbd.Image, self.raw, image_id=ident, snapshot=snapshot, read_only=read_only
+        )
+        with self._closing(self._opened(spec, opening), name, spec) as image:
+            yield image
+
+    def _opened(self, spec: str, opening: "Callable[[], rbd.Image]") -> "rbd.Image":
+        meanings = {errno.ENOENT: f"there is no {spec}", **self._denied()}
+        return self.cluster.call(f"opening {spec}", opening, meanings)
+
+    @contextmanager
+    def _closing(self, raw: "rbd.Image", name: str, spec: str) -> "Iterator[Image]":
         try:
-            yield Image(self.cluster, raw, spec)
+            yield Image(self.cluster, raw, name, spec)
         finally:
             self.cluster.close(f"closing {spec}", raw.close)
 
     def names(self) -> list[str]:
         """Names of all images."""
-        with telling(f"listing pool {self.name!r}", self._denied()):
+        with self.cluster.telling(f"listing pool {self.name!r}", self._denied()):
             return list(self._rbd.RBD().list(self.raw))
 
     def create(self, name: str, size: int, *, data_pool: str | None = None) -> None:
@@ -131,7 +171,7 @@ class Pool:
     def _trashed(self) -> list[str]:
         """Names of the images in the trash, as far as we may know."""
         try:
-            with telling("listing the trash"):
+            with self.cluster.telling("listing the trash"):
                 return [one["name"] for one in self._rbd.RBD().trash_list(self.raw)]
         except CephFailed:
             return []
@@ -145,42 +185,46 @@ class Pool:
 
 
 class Image:
-    """An open image, as it is or as it was in a snapshot, which its `spec` names then."""
+    """An open image, as it is or as it was in a snapshot, which its `spec` names then.
 
-    def __init__(self, cluster: Cluster, raw: "rbd.Image", spec: str) -> None:
+    `name` may be one that it had; `ident` is what it never loses.
+    """
+
+    def __init__(self, cluster: Cluster, raw: "rbd.Image", name: str, spec: str) -> None:
         _, self._rbd = modules()
         self._cluster = cluster
         self._raw = raw
+        self.name = name
         self.spec = spec
-        with telling(f"asking about {spec}"):
+        with self._cluster.telling(f"asking about {spec}"):
             self.ident = raw.id()
             self.object_size = raw.stat()["obj_size"]
 
     @property
     def size(self) -> int:
         """Bytes."""
-        with telling(f"asking for the size of {self.spec}"):
+        with self._cluster.telling(f"asking for the size of {self.spec}"):
             return self._raw.size()
 
     @property
     def has_fast_diff(self) -> bool:
         """Whether the image keeps a map of its objects, and of those that changed since a snapshot."""
         wanted = self._rbd.RBD_FEATURE_OBJECT_MAP | self._rbd.RBD_FEATURE_FAST_DIFF
-        with telling(f"asking for the features of {self.spec}"):
+        with self._cluster.telling(f"asking for the features of {self.spec}"):
             return bool(self._raw.features() & wanted == wanted)
 
     @property
     def is_map_invalid(self) -> bool:
         """Whether that map is marked as wrong, for what is seen now."""
         wrong = self._rbd.RBD_FLAG_OBJECT_MAP_INVALID | self._rbd.RBD_FLAG_FAST_DIFF_INVALID
-        with telling(f"asking for the flags of {self.spec}"):
+        with self._cluster.telling(f"asking for the flags of {self.spec}"):
             return bool(self._raw.flags() & wrong)
 
     # ..Bytes...................................................................................
 
     def read(self, buffer: Buffer, offset: int, length: int, start: int = 0) -> None:
         """Fill `length` bytes of the buffer from `start`; thread-safe."""
-        with telling(f"reading {self.spec}"):
+        with self._cluster.telling(f"reading {self.spec}"):
             content = self._raw.read(offset, length)
         if len(content) < length:
             raise CephFailed(errno.EIO, f"{self.spec} ends at byte {offset + len(content)}")
@@ -211,7 +255,7 @@ class Image:
         each of its objects is asked.
         """
         found: list[Piece] = []
-        with telling(f"asking for the extents of {self.spec}"):
+        with self._cluster.telling(f"asking for the extents of {self.spec}"):
             self._raw.diff_iterate(
                 offset,
                 length,
@@ -226,7 +270,7 @@ class Image:
     def snapshots(self) -> list[Snap]:
         """The snapshots that users made, not those of groups, mirrors or the trash."""
         users = self._rbd.RBD_SNAP_NAMESPACE_TYPE_USER
-        with telling(f"listing snapshots of {self.spec}"):
+        with self._cluster.telling(f"listing snapshots of {self.spec}"):
             return [
                 Snap(one["id"], one["name"], one["size"])
                 for one in self._raw.list_snaps()
@@ -252,12 +296,12 @@ class Image:
 
     def watchers(self) -> list[Client]:
         """Who has the image open for writing; we too, if we have."""
-        with telling(f"asking who uses {self.spec}"):
+        with self._cluster.telling(f"asking who uses {self.spec}"):
             return [Client(f"client.{one['id']}", one["addr"]) for one in self._raw.watchers_list()]
 
     def lockers(self) -> list[Client]:
         """Who had locked it when it was opened."""
-        with telling(f"asking who has locked {self.spec}"):
+        with self._cluster.telling(f"asking who has locked {self.spec}"):
             found = self._raw.list_lockers() or {}
         return [Client(client, address) for client, _, address in found.get("lockers", [])]
 

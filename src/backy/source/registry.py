@@ -1,11 +1,12 @@
 """Source types by name: from a job's configuration to its sources.
 
-    >>> open_source(SourceConfig("file", {"filename": "/srv/vm01.raw"}), "config", None).path
-    '/srv/vm01.raw'
+    >>> open_source(SourceConfig("rbd", {"pool": "rbd", "image": "vm01"}), "config", None).image
+    'rbd/vm01'
 
 Limits: checks the settings' form only; whether the image is there shows when it is read.
 """
 
+from backy.domain import rbd_settings
 from backy.domain.chunkmap import NO_DISK
 from backy.domain.config import SourceConfig
 from backy.domain.file_settings import (
@@ -15,24 +16,34 @@ from backy.domain.file_settings import (
     WrongSetting,
     parse_file_settings,
 )
+from backy.domain.rbd_settings import RbdSettings, parse_rbd_settings
 from backy.domain.strict_yaml import check_keys
 from backy.ground.errors import ConfigError, OptionRefused
-from backy.source.base import Owner
+from backy.source.base import Owner, Source
 from backy.source.commands import Commands
 from backy.source.file import Cloning, FileSource
 from backy.source.group import Group
+from backy.source.rbd import RbdSource
 
-TYPES = ("file",)
+TYPES = ("file", *rbd_settings.TYPES)
 
 
 def file_settings(config: SourceConfig, file: str) -> FileSettings:
     """The settings of a source of type `file`; ConfigError with the key, also for other types."""
-    if config.type not in TYPES:
-        known = ", ".join(TYPES)
-        raise ConfigError(file, "source.type", f"{config.type!r} is not known; known are {known}")
+    if config.type != "file":
+        raise ConfigError(file, "source.type", f"{config.type!r} is no type of a file")
     check_keys(config.settings, KEYS, file, "source")
     try:
         return parse_file_settings(config.settings)
+    except WrongSetting as error:
+        raise ConfigError(file, f"source.{error.key}", str(error)) from error
+
+
+def image_settings(config: SourceConfig, file: str) -> RbdSettings:
+    """The settings of a source of type `rbd`; ConfigError with the key."""
+    check_keys(config.settings, rbd_settings.KEYS, file, "source")
+    try:
+        return parse_rbd_settings(config.settings)
     except WrongSetting as error:
         raise ConfigError(file, f"source.{error.key}", str(error)) from error
 
@@ -43,15 +54,20 @@ def open_group(config: SourceConfig, file: str, owner: Owner | None) -> Group:
     Snapshots are made in the name of `owner`; without one nothing is made or run, for a look only.
     """
     disks = {NO_DISK: open_source(config, file, owner)}
-    if owner is None:
+    if owner is None or config.type in rbd_settings.TYPES:
         return Group(disks)
     settings = file_settings(config, file)
     commands = Commands(settings.pre_snapshot, settings.post_snapshot, settings.timeout)
     return Group(disks, commands, owner.job)
 
 
-def open_source(config: SourceConfig, file: str, owner: Owner | None) -> FileSource:
+def open_source(config: SourceConfig, file: str, owner: Owner | None) -> Source:
     """The source of one disk, without what is done around its snapshots; ConfigError with the key."""
+    if config.type not in TYPES:
+        known = ", ".join(TYPES)
+        raise ConfigError(file, "source.type", f"{config.type!r} is not known; known are {known}")
+    if config.type in rbd_settings.TYPES:
+        return RbdSource(image_settings(config, file))
     settings = file_settings(config, file)
     if owner is None:
         return FileSource(settings.filename)
@@ -62,6 +78,11 @@ def from_argument(kind: str, source: str, absolute: str) -> SourceConfig:
     """The configuration for `backy init KIND SOURCE`; `absolute` is SOURCE as an absolute path."""
     if kind not in TYPES:
         raise OptionRefused("TYPE", f"{kind!r} is not known; known are {', '.join(TYPES)}")
+    if kind in rbd_settings.TYPES:
+        try:
+            return SourceConfig(kind, dict(rbd_settings.parse_spec(source)))
+        except ValueError as error:
+            raise OptionRefused("SOURCE", str(error)) from error
     if not source or "\0" in source:
         raise OptionRefused("SOURCE", "it must be the path of an image or block device")
     if any("\ud800" <= one <= "\udfff" for one in absolute):
