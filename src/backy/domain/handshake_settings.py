@@ -18,6 +18,7 @@ from backy.domain.file_settings import WrongSetting
 from backy.domain.strict_yaml import shown
 from backy.ground.units import parse_interval
 
+ALWAYS = "flyingcircus"  # the type of sources
 VM, TOKEN = "vm", "consul_acl_token"
 ADDRESS, PREFIX = "consul-address", "consul-prefix"
 TIMEOUT, INTERVAL = "freeze-timeout", "freeze-interval"
@@ -76,6 +77,11 @@ def parse_handshake(settings: Mapping[str, object]) -> HandshakeSettings:
         _value(settings, TIMEOUT, _seconds, DEFAULT_TIMEOUT),
         _value(settings, INTERVAL, _seconds, DEFAULT_INTERVAL),
     )
+
+
+def is_wanted(kind: str, settings: Mapping[str, object]) -> bool:
+    """Whether a source of that type asks its VM's host: one of ALWAYS does, others with VM and token."""
+    return kind == ALWAYS or bool(settings.get(VM) and settings.get(TOKEN))
 
 
 def wrong_handshake_settings(settings: Mapping[str, object]) -> list[WrongSetting]:

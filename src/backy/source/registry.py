@@ -6,7 +6,10 @@
 Limits: checks the settings' form only; whether the image is there shows when it is read.
 """
 
-from backy.domain import rbd_settings
+import time
+from collections.abc import Mapping
+
+from backy.domain import handshake_settings, rbd_settings
 from backy.domain.chunkmap import NO_DISK
 from backy.domain.config import SourceConfig
 from backy.domain.file_settings import (
@@ -16,16 +19,20 @@ from backy.domain.file_settings import (
     WrongSetting,
     parse_file_settings,
 )
+from backy.domain.freeze_request import RequestOwner
 from backy.domain.rbd_settings import RbdSettings, parse_rbd_settings
 from backy.domain.strict_yaml import check_keys
+from backy.ground.clock import SystemClock
 from backy.ground.errors import ConfigError, OptionRefused
 from backy.source.base import Owner, Source
 from backy.source.commands import Commands
 from backy.source.file import Cloning, FileSource
 from backy.source.group import Group
+from backy.source.handshake import Handshake, Means, connect
 from backy.source.rbd import RbdSource
 
-TYPES = ("file", *rbd_settings.TYPES)
+_OF_RBD = (*rbd_settings.TYPES, handshake_settings.ALWAYS)
+TYPES = ("file", *_OF_RBD)
 
 
 def file_settings(config: SourceConfig, file: str) -> FileSettings:
@@ -41,7 +48,7 @@ def file_settings(config: SourceConfig, file: str) -> FileSettings:
 
 def image_settings(config: SourceConfig, file: str) -> RbdSettings:
     """The settings of a source of type `rbd`; ConfigError with the key."""
-    check_keys(config.settings, rbd_settings.KEYS, file, "source")
+    check_keys(config.settings, (*rbd_settings.KEYS, *handshake_settings.KEYS), file, "source")
     try:
         return parse_rbd_settings(config.settings)
     except WrongSetting as error:
@@ -53,12 +60,32 @@ def open_group(config: SourceConfig, file: str, owner: Owner | None) -> Group:
 
     Snapshots are made in the name of `owner`; without one nothing is made or run, for a look only.
     """
+    if config.type in _OF_RBD:
+        image = RbdSource(image_settings(config, file))
+        asking = _handshake(config, file, owner, {NO_DISK: image}) if owner is not None else None
+        return Group({NO_DISK: image}, asking, "" if owner is None else owner.job)
     disks = {NO_DISK: open_source(config, file, owner)}
-    if owner is None or config.type in rbd_settings.TYPES:
+    if owner is None:
         return Group(disks)
     settings = file_settings(config, file)
     commands = Commands(settings.pre_snapshot, settings.post_snapshot, settings.timeout)
     return Group(disks, commands, owner.job)
+
+
+def _handshake(
+    config: SourceConfig, file: str, owner: Owner, disks: Mapping[str, RbdSource]
+) -> Handshake | None:
+    """How the VM's host is asked, if it is to be; ConfigError with the key."""
+    try:
+        for wrong in handshake_settings.wrong_handshake_settings(config.settings):
+            raise wrong
+        if not handshake_settings.is_wanted(config.type, config.settings):
+            return None
+        settings = handshake_settings.parse_handshake(config.settings)
+    except WrongSetting as error:
+        raise ConfigError(file, f"source.{error.key}", str(error)) from error
+    asked_by = RequestOwner(owner.repository, owner.job)
+    return Handshake(settings, asked_by, disks, Means(SystemClock(), time.sleep, connect))
 
 
 def open_source(config: SourceConfig, file: str, owner: Owner | None) -> Source:
@@ -66,7 +93,7 @@ def open_source(config: SourceConfig, file: str, owner: Owner | None) -> Source:
     if config.type not in TYPES:
         known = ", ".join(TYPES)
         raise ConfigError(file, "source.type", f"{config.type!r} is not known; known are {known}")
-    if config.type in rbd_settings.TYPES:
+    if config.type in _OF_RBD:
         return RbdSource(image_settings(config, file))
     settings = file_settings(config, file)
     if owner is None:
@@ -78,7 +105,7 @@ def from_argument(kind: str, source: str, absolute: str) -> SourceConfig:
     """The configuration for `backy init KIND SOURCE`; `absolute` is SOURCE as an absolute path."""
     if kind not in TYPES:
         raise OptionRefused("TYPE", f"{kind!r} is not known; known are {', '.join(TYPES)}")
-    if kind in rbd_settings.TYPES:
+    if kind in _OF_RBD:
         try:
             return SourceConfig(kind, dict(rbd_settings.parse_spec(source)))
         except ValueError as error:
