@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from backy.domain.config import JobConfig, SourceConfig
 from backy.domain.file_settings import FileSettings
+from backy.domain.revision import SnapshotName
 from backy.ground.errors import BackyError, JobMissing
 from backy.repository import layout, users
 from backy.repository.repository import Repository
@@ -64,7 +65,8 @@ def remove(repository: Repository, clones: Iterable[Clone]) -> list[Clone]:
                 job = stack.enter_context(repository.job(clone.job))
                 stack.enter_context(job.backing_up())
             owner = Owner(repository.format.repository, clone.job)
-            if remove_clones(owner, {clone.revision: os.path.dirname(clone.path)}):
+            name = SnapshotName(clone.revision, clone.disk)
+            if remove_clones(owner, {name: os.path.dirname(clone.path)}):
                 gone.append(clone)
     return gone
 

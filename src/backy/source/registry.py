@@ -1,4 +1,4 @@
-"""Source types by name: from a job's configuration to its source.
+"""Source types by name: from a job's configuration to its sources.
 
     >>> open_source(SourceConfig("rbd", {"pool": "rbd", "image": "vm01"}), "config", None).image
     'rbd/vm01'
@@ -7,12 +7,14 @@ Limits: checks the settings' form only; whether the image is there shows when it
 """
 
 from backy.domain import rbd_settings
+from backy.domain.chunkmap import NO_DISK
 from backy.domain.config import SourceConfig
 from backy.domain.file_settings import (
     FILENAME,
     KEYS,
     FileSettings,
     WrongSetting,
+    parse_command_settings,
     parse_file_settings,
 )
 from backy.domain.rbd_settings import RbdSettings, parse_rbd_settings
@@ -21,6 +23,7 @@ from backy.ground.errors import ConfigError, OptionRefused
 from backy.source.base import Owner, Source
 from backy.source.commands import Commands
 from backy.source.file import Cloning, FileSource
+from backy.source.group import Group
 from backy.source.rbd import RbdSource
 
 TYPES = ("file", *rbd_settings.TYPES)
@@ -39,18 +42,29 @@ def file_settings(config: SourceConfig, file: str) -> FileSettings:
 
 def image_settings(config: SourceConfig, file: str) -> RbdSettings:
     """The settings of a source of type `rbd`; ConfigError with the key."""
-    check_keys(config.settings, rbd_settings.KEYS, file, "source")
+    # The last two are those of a handshake, which older files have beside an image.
+    check_keys(config.settings, (*rbd_settings.KEYS, "vm", "consul_acl_token"), file, "source")
     try:
         return parse_rbd_settings(config.settings)
     except WrongSetting as error:
         raise ConfigError(file, f"source.{error.key}", str(error)) from error
 
 
-def open_source(config: SourceConfig, file: str, owner: Owner | None) -> Source:
-    """The source that a configuration file describes; ConfigError with the key.
+def open_group(config: SourceConfig, file: str, owner: Owner | None) -> Group:
+    """The disks that a configuration file describes; ConfigError with the key.
 
     Snapshots are made in the name of `owner`; without one nothing is made or run, for a look only.
     """
+    disks = {NO_DISK: open_source(config, file, owner)}
+    if owner is None:
+        return Group(disks)
+    settings = parse_command_settings(config.settings)
+    commands = Commands(settings.pre_snapshot, settings.post_snapshot, settings.timeout)
+    return Group(disks, commands, owner.job)
+
+
+def open_source(config: SourceConfig, file: str, owner: Owner | None) -> Source:
+    """The source of one disk, without what is done around its snapshots; ConfigError with the key."""
     if config.type not in TYPES:
         known = ", ".join(TYPES)
         raise ConfigError(file, "source.type", f"{config.type!r} is not known; known are {known}")
@@ -59,9 +73,7 @@ def open_source(config: SourceConfig, file: str, owner: Owner | None) -> Source:
     settings = file_settings(config, file)
     if owner is None:
         return FileSource(settings.filename)
-    commands = Commands(settings.pre_snapshot, settings.post_snapshot, settings.timeout)
-    cloning = Cloning(owner, settings.clone_directory, settings.clone)
-    return FileSource(settings.filename, cloning, commands)
+    return FileSource(settings.filename, Cloning(owner, settings.clone_directory, settings.clone))
 
 
 def from_argument(kind: str, source: str, absolute: str) -> SourceConfig:
