@@ -14,7 +14,8 @@ from backy.ground.units import parse_interval
 
 FILENAME, CLONE, CLONE_DIRECTORY = "filename", "clone", "clone-directory"
 PRE, POST, TIMEOUT = "pre-snapshot", "post-snapshot", "snapshot-timeout"
-KEYS = (FILENAME, CLONE, CLONE_DIRECTORY, PRE, POST, TIMEOUT)
+COMMAND_KEYS = (PRE, POST, TIMEOUT)
+KEYS = (FILENAME, CLONE, CLONE_DIRECTORY, *COMMAND_KEYS)
 
 Value = TypeVar("Value")
 
@@ -36,6 +37,14 @@ class FileSettings(NamedTuple):
     timeout: int = DEFAULT_TIMEOUT
 
 
+class CommandSettings(NamedTuple):
+    """What is run around the snapshots of any type of source, for `timeout` seconds each."""
+
+    pre_snapshot: str | None = None
+    post_snapshot: str | None = None
+    timeout: int = DEFAULT_TIMEOUT
+
+
 class WrongSetting(ValueError):
     """A setting that cannot be meant."""
 
@@ -44,15 +53,22 @@ class WrongSetting(ValueError):
         self.key = key
 
 
+def parse_command_settings(settings: Mapping[str, object]) -> CommandSettings:
+    """The settings of the commands, whatever else is there; WrongSetting."""
+    return CommandSettings(
+        _value(settings, PRE, _command, None) if PRE in settings else None,
+        _value(settings, POST, _command, None) if POST in settings else None,
+        _value(settings, TIMEOUT, _timeout, DEFAULT_TIMEOUT),
+    )
+
+
 def parse_file_settings(settings: Mapping[str, object]) -> FileSettings:
     """The settings, whose keys were checked; WrongSetting for the first that is wrong or missing."""
     return FileSettings(
         _value(settings, FILENAME, _filename, None),
         _value(settings, CLONE, _switch, "auto"),
         _value(settings, CLONE_DIRECTORY, _directory, None) if CLONE_DIRECTORY in settings else None,
-        _value(settings, PRE, _command, None) if PRE in settings else None,
-        _value(settings, POST, _command, None) if POST in settings else None,
-        _value(settings, TIMEOUT, _timeout, DEFAULT_TIMEOUT),
+        *parse_command_settings(settings),
     )
 
 

@@ -12,14 +12,19 @@ Limits: pure; whether there is such an image shows when it is used.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeVar
 
-from backy.domain.file_settings import WrongSetting
+from backy.domain.file_settings import (
+    COMMAND_KEYS,
+    CommandSettings,
+    WrongSetting,
+    parse_command_settings,
+)
 from backy.domain.strict_yaml import shown
 
 POOL, IMAGE, NAMESPACE = "pool", "image", "namespace"
 CLUSTER, USER, CONF = "cluster", "user", "conf"
 FULL_ALWAYS = "full-always"
 TYPES = ("rbd", "ceph-rbd", "ceph")
-KEYS = (POOL, IMAGE, NAMESPACE, CLUSTER, USER, CONF, FULL_ALWAYS)
+KEYS = (POOL, IMAGE, NAMESPACE, CLUSTER, USER, CONF, FULL_ALWAYS, *COMMAND_KEYS)
 REQUIRED = (POOL, IMAGE)
 
 Value = TypeVar("Value")
@@ -39,6 +44,7 @@ class RbdSettings(NamedTuple):
     user: str | None = None
     conf: str | None = None
     full_always: bool = False
+    commands: CommandSettings = CommandSettings()
 
     @property
     def spec(self) -> str:
@@ -56,6 +62,7 @@ def parse_rbd_settings(settings: Mapping[str, object]) -> RbdSettings:
         _value(settings, USER, _user) if USER in settings else None,
         _value(settings, CONF, _path) if CONF in settings else None,
         _value(settings, FULL_ALWAYS, _switch) if FULL_ALWAYS in settings else False,
+        parse_command_settings(settings),
     )
 
 

@@ -21,6 +21,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+from backy.domain import rbd_settings
 from backy.domain.config import (
     GLOBAL_KEYS,
     GLOBAL_LEGACY,
@@ -52,20 +53,15 @@ _API = ("addrs", "port", "tokens", "cli-default")
 _CLIENT = ("url", "token")
 _PEER = ("url", "token")
 _JOB = ("source", "schedule")
-_RBD = ("pool", "image", "full-always", *HANDSHAKE_KEYS)
+_RBD = (*rbd_settings.KEYS, *HANDSHAKE_KEYS)
 SOURCE_KEYS: Mapping[str, tuple[str, ...]] = {
     "file": KEYS,
-    "rbd": _RBD,
-    "ceph-rbd": _RBD,
-    "ceph": _RBD,
-    "flyingcircus": _RBD,
+    **dict.fromkeys((*rbd_settings.TYPES, "flyingcircus"), _RBD),
 }
 _REQUIRED: Mapping[str, tuple[str, ...]] = {
     "file": ("filename",),
-    "rbd": ("pool", "image"),
-    "ceph-rbd": ("pool", "image"),
-    "ceph": ("pool", "image"),
-    "flyingcircus": ("pool", "image", "vm"),
+    **dict.fromkeys(rbd_settings.TYPES, rbd_settings.REQUIRED),
+    "flyingcircus": (*rbd_settings.REQUIRED, "vm"),
 }
 
 
@@ -283,7 +279,7 @@ class _Reader:
         for one in _REQUIRED[parsed.type]:
             if one not in parsed.settings:
                 self.faults.append(ConfigError(self.file, f"{key}.{one}", "it is missing"))
-        wrong = wrong_file_settings if parsed.type == "file" else wrong_handshake_settings
+        wrong = wrong_file_settings if parsed.type == "file" else rbd_settings.wrong_rbd_settings
         self.faults += [
             ConfigError(self.file, f"{key}.{one.key}", str(one)) for one in wrong(parsed.settings)
         ]

@@ -55,8 +55,7 @@ class RbdSource:
 
     def prune(self, snapshots: Mapping[SnapshotName, str]) -> Collection[SnapshotName]:
         """See `Source.prune`."""
-        by_name = {one: (one.revision, place) for one, place in snapshots.items()}
-        return remove_snapshots(self._access, by_name)
+        return remove_snapshots(self._access, snapshots)
 
     @contextmanager
     def live(self) -> Iterator[Snapshot]:

@@ -17,6 +17,7 @@ from backy.domain.file_settings import (
     KEYS,
     FileSettings,
     WrongSetting,
+    parse_command_settings,
     parse_file_settings,
 )
 from backy.domain.freeze_request import RequestOwner
@@ -67,7 +68,7 @@ def open_group(config: SourceConfig, file: str, owner: Owner | None) -> Group:
     disks = {NO_DISK: open_source(config, file, owner)}
     if owner is None:
         return Group(disks)
-    settings = file_settings(config, file)
+    settings = parse_command_settings(config.settings)
     commands = Commands(settings.pre_snapshot, settings.post_snapshot, settings.timeout)
     return Group(disks, commands, owner.job)
 
