@@ -2,7 +2,6 @@
 
 import pytest
 
-from backy.domain.file_settings import WrongSetting
 from backy.domain.handshake_settings import (
     Address,
     HandshakeSettings,
@@ -11,6 +10,7 @@ from backy.domain.handshake_settings import (
     parse_handshake,
     wrong_handshake_settings,
 )
+from backy.domain.setting import WrongSetting
 
 
 def test_vm_alone_means_the_defaults_of_2_5() -> None:

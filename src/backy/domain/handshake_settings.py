@@ -10,15 +10,18 @@ Limits: pure; no message holds the token.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeVar
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from backy.domain.file_settings import WrongSetting
+from backy.domain import rbd_settings
+from backy.domain.setting import WrongSetting, setting
 from backy.domain.strict_yaml import shown
 from backy.ground.units import parse_interval
 
-ALWAYS = "flyingcircus"  # the type of sources
+# Types of sources: one that always asks, and all whose snapshots a host can make.
+ALWAYS = "flyingcircus"
+TYPES = (*rbd_settings.TYPES, ALWAYS)
 VM, TOKEN = "vm", "consul_acl_token"
 ADDRESS, PREFIX = "consul-address", "consul-prefix"
 TIMEOUT, INTERVAL = "freeze-timeout", "freeze-interval"
@@ -33,8 +36,6 @@ _MAX_TIMEOUT = 1800
 _MAX_NAME = 200
 # What every release of Consul takes in a key.
 _KEY = re.compile(r"[A-Za-z0-9,_-][A-Za-z0-9,_.-]*(/[A-Za-z0-9,_-][A-Za-z0-9,_.-]*)*")
-
-Value = TypeVar("Value")
 
 
 class Address(NamedTuple):
@@ -70,18 +71,18 @@ class HandshakeSettings(NamedTuple):
 def parse_handshake(settings: Mapping[str, object]) -> HandshakeSettings:
     """The settings, `vm` among them; keys of others are passed over. WrongSetting."""
     return HandshakeSettings(
-        _value(settings, VM, _vm, None),
-        _value(settings, TOKEN, _token, ""),
-        _value(settings, ADDRESS, _address, None) if ADDRESS in settings else None,
-        _value(settings, PREFIX, _prefix, DEFAULT_PREFIX),
-        _value(settings, TIMEOUT, _seconds, DEFAULT_TIMEOUT),
-        _value(settings, INTERVAL, _seconds, DEFAULT_INTERVAL),
+        setting(settings, VM, _vm, None),
+        setting(settings, TOKEN, _token, ""),
+        setting(settings, ADDRESS, _address, None) if ADDRESS in settings else None,
+        setting(settings, PREFIX, _prefix, DEFAULT_PREFIX),
+        setting(settings, TIMEOUT, _seconds, DEFAULT_TIMEOUT),
+        setting(settings, INTERVAL, _seconds, DEFAULT_INTERVAL),
     )
 
 
-def is_wanted(kind: str, settings: Mapping[str, object]) -> bool:
-    """Whether a source of that type asks its VM's host: one of ALWAYS does, others with VM and token."""
-    return kind == ALWAYS or bool(settings.get(VM) and settings.get(TOKEN))
+def is_wanted(types: Collection[str], settings: Mapping[str, object]) -> bool:
+    """Whether a host is asked for sources of these types: for ALWAYS, others with VM and token."""
+    return ALWAYS in types or bool(settings.get(VM) and settings.get(TOKEN))
 
 
 def wrong_handshake_settings(settings: Mapping[str, object]) -> list[WrongSetting]:
@@ -127,15 +128,6 @@ def _of_variable(name: str, text: str) -> Address:
         return parse_address(text)
     except ValueError as error:
         raise ValueError(f"{name}: {shown(text)} is no address: {error}") from error
-
-
-def _value(
-    settings: Mapping[str, object], key: str, read: Callable[[object], Value], default: object
-) -> Value:
-    try:
-        return read(settings.get(key, default))
-    except ValueError as error:
-        raise WrongSetting(key, str(error)) from error
 
 
 def _vm(found: object) -> str:

@@ -1,7 +1,8 @@
 """Source types by name: from a job's configuration to its sources.
 
-    >>> open_source(SourceConfig("rbd", {"pool": "rbd", "image": "vm01"}), "config", None).image
-    'rbd/vm01'
+    >>> group = open_group(SourceConfig("rbd", {"pool": "rbd", "image": "vm01"}), "config", None)
+    >>> [source.image for source in group.disks.values()]
+    ['rbd/vm01']
 
 Limits: checks the settings' form only; whether the image is there shows when it is read.
 """
@@ -11,102 +12,95 @@ from collections.abc import Mapping
 
 from backy.domain import handshake_settings, rbd_settings
 from backy.domain.chunkmap import NO_DISK
-from backy.domain.config import SourceConfig
-from backy.domain.file_settings import (
-    FILENAME,
-    KEYS,
-    FileSettings,
-    WrongSetting,
-    parse_command_settings,
-    parse_file_settings,
-)
+from backy.domain.config import SourceConfig, SourcesConfig, source_key
+from backy.domain.file_settings import FILENAME, KEYS, FileSettings, parse_file_settings
 from backy.domain.freeze_request import RequestOwner
+from backy.domain.group_settings import COMMAND_KEYS, GROUP_KEYS, GroupSettings, parse_group_settings
 from backy.domain.rbd_settings import RbdSettings, parse_rbd_settings
+from backy.domain.setting import WrongSetting
 from backy.domain.strict_yaml import check_keys
 from backy.ground.clock import SystemClock
 from backy.ground.errors import ConfigError, OptionRefused
 from backy.source.base import Owner, Source
 from backy.source.commands import Commands
 from backy.source.file import Cloning, FileSource
-from backy.source.group import Group
+from backy.source.group import Group, Quiesce
 from backy.source.handshake import Handshake, Means, connect
 from backy.source.rbd import RbdSource
 
-_OF_RBD = (*rbd_settings.TYPES, handshake_settings.ALWAYS)
-TYPES = ("file", *_OF_RBD)
+_IN_CEPH = handshake_settings.TYPES
+TYPES = ("file", *_IN_CEPH)
 
 
-def file_settings(config: SourceConfig, file: str) -> FileSettings:
+def file_settings(config: SourceConfig, file: str, disk: str = NO_DISK) -> FileSettings:
     """The settings of a source of type `file`; ConfigError with the key, also for other types."""
+    key = source_key(disk)
     if config.type != "file":
-        raise ConfigError(file, "source.type", f"{config.type!r} is no type of a file")
-    check_keys(config.settings, KEYS, file, "source")
+        raise ConfigError(file, f"{key}.type", f"{config.type!r} is no type of a file")
+    check_keys(config.settings, KEYS if disk != NO_DISK else (*KEYS, *COMMAND_KEYS), file, key)
     try:
         return parse_file_settings(config.settings)
     except WrongSetting as error:
-        raise ConfigError(file, f"source.{error.key}", str(error)) from error
+        raise ConfigError(file, f"{key}.{error.key}", str(error)) from error
 
 
-def image_settings(config: SourceConfig, file: str) -> RbdSettings:
-    """The settings of a source of type `rbd`; ConfigError with the key."""
-    check_keys(config.settings, (*rbd_settings.KEYS, *handshake_settings.KEYS), file, "source")
+def image_settings(config: SourceConfig, file: str, disk: str = NO_DISK) -> RbdSettings:
+    """The settings of a source in Ceph; ConfigError with the key."""
+    key, known = source_key(disk), rbd_settings.KEYS
+    check_keys(config.settings, known if disk != NO_DISK else (*known, *GROUP_KEYS), file, key)
     try:
         return parse_rbd_settings(config.settings)
     except WrongSetting as error:
-        raise ConfigError(file, f"source.{error.key}", str(error)) from error
+        raise ConfigError(file, f"{key}.{error.key}", str(error)) from error
 
 
-def open_group(config: SourceConfig, file: str, owner: Owner | None) -> Group:
+def open_group(config: SourceConfig | SourcesConfig, file: str, owner: Owner | None) -> Group:
     """The disks that a configuration file describes; ConfigError with the key.
 
     Snapshots are made in the name of `owner`; without one nothing is made or run, for a look only.
     """
-    if config.type in _OF_RBD:
-        image = RbdSource(image_settings(config, file))
-        asking = _handshake(config, file, owner, {NO_DISK: image}) if owner is not None else None
-        return Group({NO_DISK: image}, asking, "" if owner is None else owner.job)
-    disks = {NO_DISK: open_source(config, file, owner)}
+    disks: dict[str, Source] = {}
+    in_ceph: dict[str, RbdSource] = {}
+    for disk, one in config.disks.items():
+        if one.type in _IN_CEPH:
+            disks[disk] = in_ceph[disk] = RbdSource(image_settings(one, file, disk))
+        else:
+            disks[disk] = _opened(one, file, owner, disk)
+    try:
+        types = [one.type for one in config.disks.values()]
+        settings = parse_group_settings(config.settings, types)
+    except WrongSetting as error:
+        prefix = "" if isinstance(config, SourcesConfig) else f"{source_key(NO_DISK)}."
+        raise ConfigError(file, f"{prefix}{error.key}", str(error)) from error
     if owner is None:
         return Group(disks)
-    settings = parse_command_settings(config.settings)
-    commands = Commands(settings.pre_snapshot, settings.post_snapshot, settings.timeout)
-    return Group(disks, commands, owner.job)
+    return Group(disks, _quiesce(settings, owner, in_ceph), owner.job)
 
 
-def _handshake(
-    config: SourceConfig, file: str, owner: Owner, disks: Mapping[str, RbdSource]
-) -> Handshake | None:
-    """How the VM's host is asked, if it is to be; ConfigError with the key."""
-    try:
-        for wrong in handshake_settings.wrong_handshake_settings(config.settings):
-            raise wrong
-        if not handshake_settings.is_wanted(config.type, config.settings):
-            return None
-        settings = handshake_settings.parse_handshake(config.settings)
-    except WrongSetting as error:
-        raise ConfigError(file, f"source.{error.key}", str(error)) from error
+def _quiesce(settings: GroupSettings, owner: Owner, in_ceph: Mapping[str, RbdSource]) -> Quiesce:
+    if settings.handshake is None:
+        return Commands(settings.pre_snapshot, settings.post_snapshot, settings.timeout)
     asked_by = RequestOwner(owner.repository, owner.job)
-    return Handshake(settings, asked_by, disks, Means(SystemClock(), time.sleep, connect))
+    return Handshake(settings.handshake, asked_by, in_ceph, Means(SystemClock(), time.sleep, connect))
 
 
-def open_source(config: SourceConfig, file: str, owner: Owner | None) -> Source:
-    """The source of one disk, without what is done around its snapshots; ConfigError with the key."""
+def _opened(config: SourceConfig, file: str, owner: Owner | None, disk: str) -> FileSource:
     if config.type not in TYPES:
         known = ", ".join(TYPES)
-        raise ConfigError(file, "source.type", f"{config.type!r} is not known; known are {known}")
-    if config.type in _OF_RBD:
-        return RbdSource(image_settings(config, file))
-    settings = file_settings(config, file)
+        why = f"{config.type!r} is not known; known are {known}"
+        raise ConfigError(file, f"{source_key(disk)}.type", why)
+    settings = file_settings(config, file, disk)
     if owner is None:
         return FileSource(settings.filename)
-    return FileSource(settings.filename, Cloning(owner, settings.clone_directory, settings.clone))
+    cloning = Cloning(owner._replace(disk=disk), settings.clone_directory, settings.clone)
+    return FileSource(settings.filename, cloning)
 
 
 def from_argument(kind: str, source: str, absolute: str) -> SourceConfig:
     """The configuration for `backy init KIND SOURCE`; `absolute` is SOURCE as an absolute path."""
     if kind not in TYPES:
         raise OptionRefused("TYPE", f"{kind!r} is not known; known are {', '.join(TYPES)}")
-    if kind in _OF_RBD:
+    if kind in _IN_CEPH:
         try:
             return SourceConfig(kind, dict(rbd_settings.parse_spec(source)))
         except ValueError as error:
