@@ -21,7 +21,7 @@ from backy.domain.revision import Freeze
 from backy.ground.errors import ConsulFailed, SourceFailed
 from backy.source.handshake import Handshake, Means, Store, connect
 from consulsite import TOKEN, ConsulSite, consul_site
-from fakeconsul import DROPPED, GARBAGE, REFUSED, Answer, Asked, always, only
+from fakeconsul import BROKEN, DROPPED, GARBAGE, REFUSED, Answer, Asked, always, only
 from strategies import repeatable
 from vmhost import VmHost
 
@@ -257,7 +257,7 @@ FAULTS = {
     "403": (REFUSED, "it refuses the token (403)"),
     "garbage": (GARBAGE, "it does not answer as Consul does"),
     "dropped lines": (DROPPED, "the connection broke"),
-    "500": (Answer(500, b"No cluster leader"), "it answers 500 (No cluster leader)"),
+    "500": (BROKEN, "it answers 500 (No cluster leader)"),
 }
 
 
@@ -385,6 +385,27 @@ def test_requests_of_dead_runs_go_before_ours_comes(scene: Scene) -> None:
 
     assert {} == scene.consul.entries()
     assert ["freeze vm01", f"snapshot {NAME}", "thaw vm01"] == host.did
+
+
+def test_calling_off_removes_requests_of_dead_runs_and_asks_nobody(scene: Scene) -> None:
+    """Before their snapshots are removed, so that no host makes them again."""
+    put(scene, "killed", request("vm01", "backy-a", OURS, NOW))
+    put(scene, "other-job", request("vm01", "backy-b", ELSEWHERE, NOW))
+
+    scene.handshake().call_off()
+
+    assert ["other-job"] == list(scene.consul.entries())
+    assert [] == scene.slept
+
+
+def test_calling_off_fails_nothing(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+    """The handshake itself tells what is wrong with Consul."""
+    scene.consul.fake.fault = always(BROKEN)
+    scene.handshake().call_off()
+    scene.settings = scene.settings._replace(address=parse_address("127.0.0.1:1"))
+    scene.handshake().call_off()
+
+    assert "" == capsys.readouterr().err
 
 
 def test_other_jobs_requests_other_vms_and_garbage_stay(scene: Scene) -> None:

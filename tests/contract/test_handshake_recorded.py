@@ -1,6 +1,7 @@
 """What came of a handshake is recorded with the revision, told once, and listed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from typing import ClassVar
 
 import pytest
 
@@ -8,11 +9,14 @@ from backy.domain.chunk import parse_codec
 from backy.domain.chunkmap import NO_DISK
 from backy.domain.freeze_request import RequestOwner
 from backy.domain.handshake_settings import HandshakeSettings, parse_address
-from backy.domain.revision import Freeze, Origin, Revision
+from backy.domain.revision import Freeze, Origin, Revision, SnapshotName
 from backy.ground.clock import SystemClock
 from backy.operation.backup import Coding, backup
+from backy.operation.kept import KeptSnapshots
 from backy.operation.progress import NoProgress
+from backy.repository import snapshots
 from backy.repository.repository import Repository
+from backy.source.commands import Commands
 from backy.source.group import Group
 from backy.source.handshake import Handshake, Means, connect
 from consulsite import ConsulSite
@@ -75,3 +79,41 @@ def test_backup_without_a_handshake_says_nothing_of_it(site: Site) -> None:
     (found,) = parsed(site.cli("status", "--json"))
     assert "freeze" not in {name for name, value in found.items() if value is not None}
     assert not [one for one in Freeze if one.value in site.cli("status").stdout]
+
+
+class Noted(FakeSource):
+    """An image that notes when snapshots of it are removed."""
+
+    def __init__(self, notes: list[str]) -> None:
+        super().__init__(b"content", frozen=True)
+        self.notes = notes
+
+    def prune(self, snapshots: Mapping[SnapshotName, str]) -> Collection[SnapshotName]:
+        """See `Source.prune`."""
+        self.notes += ["prune"] if snapshots else []
+        return super().prune(snapshots)
+
+
+class Calling(Commands):
+    """What notes when hosts are called off."""
+
+    notes: ClassVar[list[str]] = []
+
+    def call_off(self) -> None:
+        """See `Quiesce.call_off`."""
+        self.notes.append("call off")
+
+
+def test_hosts_are_called_off_before_what_a_dead_run_has_left_is_removed(site: Site) -> None:
+    """Or they could make it again when nobody knows of it any more; else there is nobody to call off."""
+    notes = Calling.notes = list[str]()
+    dead = SnapshotName("77777777-7777-4777-8777-777777777777")
+    with Repository.open(str(site.base)) as repository, repository.job("vm") as job:
+        group = Group({NO_DISK: Noted(notes)}, Calling(), "vm")
+        kept = KeptSnapshots(job, group, lambda _: None)
+        kept.prepare("88888888-8888-4888-8888-888888888888")
+        nothing = list(notes)
+        snapshots.note(job.directory, {dead: "memory"}, {})
+        kept.prepare("99999999-9999-4999-8999-999999999999")
+
+    assert ([], ["call off", "prune"]) == (nothing, notes)

@@ -23,7 +23,7 @@ again for each such request.
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple, Protocol
 from uuid import uuid4
 
@@ -116,6 +116,11 @@ class Handshake(NamedTuple):
     disks: Mapping[str, Awaited]
     means: Means
 
+    def call_off(self) -> None:
+        """See `Quiesce.call_off`: a host makes a snapshot whenever it finds a request for one."""
+        with suppress(ConsulFailed):
+            _Run(self, "").clean(self.means.connect(self.settings))
+
     @contextmanager
     def around(self, job: str, revision: str, disks: Mapping[str, object]) -> Iterator[Bracket]:
         """Ask, wait, and settle each disk's snapshot. SourceError where disks cannot be looked at."""
@@ -146,7 +151,7 @@ class _Run:
         """Whether all snapshots were made by the host; afterwards no request of ours is there."""
         try:
             store = self._means.connect(self._settings)
-            self._clean(store)
+            self.clean(store)
             why = self._answer(store)
         except ConsulFailed as error:
             # One reason is enough.
@@ -182,7 +187,7 @@ class _Run:
         which = f" of {', '.join(late)}" if len(self._disks) > 1 else ""
         return f"its host made no snapshot{which} within {self._settings.timeout} s" if late else ""
 
-    def _clean(self, store: Store) -> None:
+    def clean(self, store: Store) -> None:
         """Remove requests of dead runs, so that no host freezes the guest for nobody."""
         try:
             found = store.values(self._folder)
