@@ -58,26 +58,44 @@ class GuestSite:
         config.unlink(missing_ok=True)
         config.write_text(yaml.safe_dump({"source": self.settings, "schedule": schedule}))
 
-    def write(self, content: bytes) -> None:
+    def configure_disks(self, *images: str) -> None:
+        """Have several disks in the job's configuration, and what concerns all of them beside them."""
+        own = ("type", "pool", "conf")
+        sources = [
+            {"disk": image.removeprefix("vm01."), "image": image}
+            | {key: self.settings[key] for key in own}
+            for image in images
+        ]
+        beside = {key: value for key, value in self.settings.items() if key not in (*own, "image")}
+        document = {"sources": sources, **beside, "schedule": {"daily": {"interval": "1d", "keep": 3}}}
+        config = self.site.job / "config"
+        config.unlink()
+        config.write_text(yaml.safe_dump(document))
+
+    def write(self, content: bytes, image: str = "vm01.root") -> None:
         """The guest writes its first page."""
-        with self.pool.image("vm01.root", read_only=False) as image:
-            image.write(content, 0)
+        with self.pool.image(image, read_only=False) as opened:
+            opened.write(content, 0)
 
-    def snapshots(self) -> list[str]:
+    def snapshots(self, image: str = "vm01.root") -> list[str]:
         """Names of the image's snapshots."""
-        with self.pool.image("vm01.root") as image:
-            return [one.name for one in image.snapshots()]
+        with self.pool.image(image) as opened:
+            return [one.name for one in opened.snapshots()]
 
-    def host(self, *, broken: bool = False) -> VmHost:
-        """A host on which it runs."""
+    def host(self, *images: str, broken: bool = False) -> VmHost:
+        """A host on which it runs, and which makes snapshots of these images, or of the root disk."""
+        disks = images or ("vm01.root",)
 
         def snapshot(_: str, name: str) -> None:
-            if name in self.snapshots():
+            if name in self.snapshots(disks[-1]):
                 return
-            self.write(FROZEN)
-            with self.pool.image("vm01.root", read_only=False) as image:
-                image.create_snapshot(name)
-            self.write(RUNNING)
+            for image in disks:
+                self.write(FROZEN, image)
+            for image in disks:
+                with self.pool.image(image, read_only=False) as opened:
+                    opened.create_snapshot(name)
+            for image in disks:
+                self.write(RUNNING, image)
 
         return VmHost(self.consul, {"vm01"}, snapshot, broken=broken)
 
@@ -185,6 +203,43 @@ def test_two_jobs_for_one_vm_have_snapshots_of_their_own(
     assert ["guest-frozen", "guest-frozen"] == [one["freeze"] for one in found]
     assert {f"backy-{one['uuid']}" for one in found} == set(guest.snapshots())
     assert {} == guest.consul.entries()
+
+
+DISKS = ("vm01.root", "vm01.data")
+
+
+def test_all_disks_of_a_frozen_guest_are_of_one_instant(guest: GuestSite) -> None:
+    """A host that knows of several makes a snapshot of each, while the guest stands still."""
+    guest.pool.create("vm01.data", SIZE)
+    guest.configure_disks(*DISKS)
+    with guest.host(*DISKS).watching() as host:
+        guest.backup()
+    newest = guest.newest()
+
+    assert "guest-frozen" == newest["freeze"]
+    assert {"root", "data"} == set(newest["disks"])
+    assert [[f"backy-{newest['uuid']}"]] * 2 == [guest.snapshots(one) for one in DISKS]
+    assert [f"snapshot backy-{newest['uuid']}"] == [one for one in host.did if "snapshot" in one]
+
+
+def test_disks_that_a_host_does_not_know_make_all_of_them_crash_consistent(guest: GuestSite) -> None:
+    """Or they would be of two instants; what the host has made goes with a later run."""
+    guest.pool.create("vm01.data", SIZE)
+    guest.configure(freeze_timeout="5s")
+    guest.configure_disks(*DISKS)
+    with guest.host().watching():
+        said = guest.backup()
+        first = guest.newest()
+        made = [guest.snapshots(one) for one in DISKS]
+        guest.backup()
+    second = guest.newest()
+
+    name, other = f"backy-{first['uuid']}", f"backy-{second['uuid']}"
+    assert "(its host made no snapshot of data within 5 s)" in said
+    assert ["crash-consistent"] * 2 == [first["freeze"], second["freeze"]]
+    assert [[name, f"{name}-fallback"], [f"{name}-fallback"]] == made
+    assert [other, f"{other}-fallback"] == guest.snapshots("vm01.root")
+    assert [f"{other}-fallback"] == guest.snapshots("vm01.data")
 
 
 # ..The end in between.............................................................................
