@@ -249,7 +249,7 @@ def test_proxies_of_the_environment_get_no_token(
 
 def test_command_line_starts_without_it() -> None:
     """It takes longer to load than all the rest."""
-    lines = "import sys, backy.cli.main, backy.operation.backup; print('requests' in sys.modules)"
+    lines = "import sys, backy.cli.main, backy.cli.backup; print('requests' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=True)
 
     assert "False\n" == found.stdout

@@ -19,9 +19,10 @@ from backy.domain.freeze_request import Fate, RequestOwner, fate, parse, request
 from backy.domain.handshake_settings import HandshakeSettings, parse_address
 from backy.domain.revision import Freeze
 from backy.ground.errors import ConsulFailed, SourceFailed
+from backy.source.consul import Consul
 from backy.source.handshake import Handshake, Means, Store, connect
 from consulsite import TOKEN, ConsulSite, consul_site
-from fakeconsul import BROKEN, DROPPED, GARBAGE, REFUSED, Answer, Asked, always, only
+from fakeconsul import BROKEN, DROPPED, GARBAGE, REFUSED, Answer, Asked, always, only, silent
 from strategies import repeatable
 from vmhost import VmHost
 
@@ -275,6 +276,23 @@ def test_consul_that_fails_gives_a_crash_consistent_backup_at_once(scene: Scene,
     assert TOKEN not in told
     assert [] == scene.slept
     assert {f"{NAME}-fallback"} == scene.settled()
+
+
+def test_consul_that_is_too_slow_is_the_same(scene: Scene) -> None:
+    """Each call has its time; what it may have done all the same is withdrawn, as far as that goes."""
+    fake = scene.consul.fake
+    fake.fault = silent(fake)
+
+    def hastily(settings: HandshakeSettings) -> Store:
+        assert settings.address is not None
+        return Consul(settings.address, settings.token, timeout=0.1)
+
+    with scene.handshake(hastily).around("vm01", UUID, scene.disks) as bracket:
+        told = bracket.end()
+
+    assert Freeze.CRASH_CONSISTENT is bracket.freeze
+    assert "it does not answer within 0.1 s" in told
+    assert ["GET", "GET", "DELETE"] == [one.method for one in fake.asked]
 
 
 def test_nobody_at_the_address_is_the_same(scene: Scene) -> None:

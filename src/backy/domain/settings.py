@@ -340,7 +340,8 @@ class _Reader:
         wrong = wrong_file_settings if parsed.type == "file" else rbd_settings.wrong_rbd_settings
         self.faults += [ConfigError(self.file, f"{key}.{one.key}", str(one)) for one in wrong(own)]
         if beside is None:
-            self._group(own, key, [parsed.type])
+            known = {one: value for one, value in own.items() if one in SOURCE_KEYS[parsed.type]}
+            self._group(known, key, [parsed.type])
 
     def api(self, document: Mapping[str, object]) -> ApiConfig:
         """The `api` section."""

@@ -98,6 +98,8 @@ def _opened(config: SourceConfig, file: str, owner: Owner | None, disk: str) -> 
 
 def from_argument(kind: str, source: str, absolute: str) -> SourceConfig:
     """The configuration for `backy init KIND SOURCE`; `absolute` is SOURCE as an absolute path."""
+    if kind == handshake_settings.ALWAYS:
+        raise OptionRefused("TYPE", f"{kind!r} needs a VM too: begin with 'rbd', and edit JOB/config")
     if kind not in TYPES:
         raise OptionRefused("TYPE", f"{kind!r} is not known; known are {', '.join(TYPES)}")
     if kind in _IN_CEPH:
