@@ -53,7 +53,7 @@ def parse_rbd_settings(settings: Mapping[str, object]) -> RbdSettings:
         setting(settings, CLUSTER, _name, None) if CLUSTER in settings else None,
         setting(settings, USER, _user, None) if USER in settings else None,
         setting(settings, CONF, _path, None) if CONF in settings else None,
-        setting(settings, FULL_ALWAYS, _switch, None) if FULL_ALWAYS in settings else False,
+        setting(settings, FULL_ALWAYS, _switch, False),
     )
 
 

@@ -36,7 +36,7 @@ def file_settings(config: SourceConfig, file: str, disk: str = NO_DISK) -> FileS
     """The settings of a source of type `file`; ConfigError with the key, also for other types."""
     key = source_key(disk)
     if config.type != "file":
-        raise ConfigError(file, f"{key}.type", f"{config.type!r} is no type of a file")
+        raise ConfigError(file, f"{key}.type", f"{config.type!r} is not the type of a file")
     check_keys(config.settings, KEYS if disk != NO_DISK else (*KEYS, *COMMAND_KEYS), file, key)
     try:
         return parse_file_settings(config.settings)
