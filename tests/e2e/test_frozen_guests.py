@@ -111,11 +111,11 @@ class GuestSite:
         assert isinstance(found, dict)
         return found
 
-    def first_page(self) -> bytes:
-        """The first page of the newest revision."""
+    def first_page(self, *options: str) -> bytes:
+        """The first page of the newest revision, or of a disk of it."""
         target = self.site.folder / "out.raw"
         target.unlink(missing_ok=True)
-        assert 0 == self.site.cli("restore", str(target)).returncode
+        assert 0 == self.site.cli("restore", *options, str(target)).returncode
         with target.open("rb") as file:
             return file.read(PAGE)
 
@@ -220,6 +220,7 @@ def test_all_disks_of_a_frozen_guest_are_of_one_instant(guest: GuestSite) -> Non
     assert {"root", "data"} == set(newest["disks"])
     assert [[f"backy-{newest['uuid']}"]] * 2 == [guest.snapshots(one) for one in DISKS]
     assert [f"snapshot backy-{newest['uuid']}"] == [one for one in host.did if "snapshot" in one]
+    assert [FROZEN] * 2 == [guest.first_page("--disk", disk) for disk in ("root", "data")]
 
 
 def test_disks_that_a_host_does_not_know_make_all_of_them_crash_consistent(guest: GuestSite) -> None:
