@@ -22,8 +22,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-SNAPSHOT = "backy-"
-FALLBACK = "-fallback"
+_OURS = "backy-"  # how snapshots of all versions begin
 DEAD_AFTER = timedelta(hours=1)
 
 
@@ -77,7 +76,7 @@ def fate(found: Request | None, vm: str, owner: RequestOwner, now: datetime) -> 
     A job has one run at a time, so what else it has asked for is dead. Our repository's other jobs, and
     others that ask for this VM, may be waiting for an hour.
     """
-    if found is None or not found.snapshot.startswith(SNAPSHOT):
+    if found is None or not found.snapshot.startswith(_OURS):
         return Fate.LEFT
     if found.owner == str(owner):
         return Fate.DEAD

@@ -7,8 +7,8 @@
 In this order: look for requests that dead runs have left, and remove them; put our own; look for the
 snapshot on every disk until it is there or the time is over; withdraw the request; look once more. Only
 then is it settled which snapshot the backup is made from: the host's, or one of our own with another
-name (FALLBACK), since the host may still make its own later. That one is removed by a later run, as it
-has the UUID of a revision of ours.
+name, since the host may still make its own later. That one is removed by a later run, as it has the UUID
+of a revision of ours.
 
 The host is asked for something better than we can have alone, so nothing that goes wrong with Consul
 or the host keeps a backup from being made: it is crash-consistent then, and a warning says why, each
@@ -16,8 +16,9 @@ time. A failure to look at the disks is another matter, and is raised.
 
 The protocol, for those who write the host's half: doc/operations.md.
 
-Limits: what is killed in between leaves its request, until the next run of the job. A host freezes
-again for each such request.
+Limits: a run that is killed leaves its request until the next one of the job, and hosts may freeze the
+guest again for it. A run that fails after it asked in vain is forgotten by the next one, minutes later:
+a host that is later still leaves its snapshot for good.
 """
 
 import os
@@ -27,20 +28,13 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple, Protocol
 from uuid import uuid4
 
-from backy.domain.freeze_request import (
-    FALLBACK,
-    SNAPSHOT,
-    Fate,
-    RequestOwner,
-    fate,
-    parse,
-    request,
-)
+from backy.domain.freeze_request import Fate, RequestOwner, fate, parse, request
 from backy.domain.handshake_settings import HandshakeSettings, find_address
 from backy.domain.revision import Freeze
 from backy.ground import failpoint
 from backy.ground.clock import Clock
 from backy.ground.errors import ConsulFailed
+from backy.source.rbd_snapshots import names
 
 # For how long backy 2.5 looks for a snapshot, and then a little.
 _UNDATED_SECONDS = 95
@@ -124,11 +118,11 @@ class Handshake(NamedTuple):
     @contextmanager
     def around(self, job: str, revision: str, disks: Mapping[str, object]) -> Iterator[Bracket]:
         """Ask, wait, and settle each disk's snapshot. SourceError where disks cannot be looked at."""
-        name = SNAPSHOT + revision
-        run = _Run(self, name)
+        by_host, fallback = names(revision)
+        run = _Run(self, by_host)
         frozen = run.ask()
         for disk in self.disks.values():
-            disk.settle(name if frozen else name + FALLBACK)
+            disk.settle(by_host if frozen else fallback)
         bracket = Bracket(Freeze.GUEST_FROZEN if frozen else Freeze.CRASH_CONSISTENT, run.warnings)
         try:
             yield bracket
