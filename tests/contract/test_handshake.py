@@ -319,6 +319,18 @@ def test_environment_that_names_no_address_is_the_same(
     assert "CONSUL_HTTP_ADDR" in outcome.told
 
 
+def test_certificates_that_are_not_there_are_the_same(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the variable's name."""
+    monkeypatch.setenv("CONSUL_CACERT", "/nonexistent/ca.pem")
+
+    outcome = scene.ask()
+
+    assert Freeze.CRASH_CONSISTENT is outcome.freeze
+    assert "CONSUL_CACERT does not name a file" in outcome.told
+
+
 def test_request_that_may_have_come_to_consul_is_withdrawn(scene: Scene) -> None:
     """The answer to our PUT is lost, but not the PUT."""
     fake = scene.consul.fake

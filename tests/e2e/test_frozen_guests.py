@@ -283,6 +283,32 @@ def test_request_of_a_killed_run_is_removed_by_the_next(guest: GuestSite) -> Non
     assert {} == guest.consul.entries()
 
 
+KILLED_AT = """
+import os, signal, sys
+from backy.ground import failpoint
+def die(step, at=sys.argv.pop(1)):
+    if step.startswith(at):
+        os.kill(os.getpid(), signal.SIGKILL)
+failpoint.install(die)
+from backy.cli.main import run
+run()
+"""
+
+
+@pytest.mark.parametrize("step", ["put ", "delete ", "snapshot ", "rename "])
+def test_nothing_of_a_run_that_was_killed_is_left_after_the_next(guest: GuestSite, step: str) -> None:
+    """Before it asks, before it withdraws, before it opens the snapshot, and at the commit."""
+    with guest.host().watching():
+        command = [sys.executable, "-c", KILLED_AT, step, "-b", str(guest.site.job), "backup", "daily"]
+        killed = subprocess.run(command, check=False, capture_output=True, timeout=60)
+        guest.backup()
+
+    newest = guest.newest()
+    assert -signal.SIGKILL == killed.returncode
+    assert ("guest-frozen", [f"backy-{newest['uuid']}"]) == (newest["freeze"], guest.snapshots())
+    assert {} == guest.consul.entries()
+
+
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT], ids=lambda one: one.name)
 def test_run_that_is_ended_withdraws_its_request(guest: GuestSite, ending: signal.Signals) -> None:
     """By the scheduler that stops, or by hand."""

@@ -159,7 +159,7 @@ class _Adapter:
                 status = response.status_code
         except requests.Timeout as error:
             raise ConsulFailed(self._address, self._late()) from error
-        except (requests.RequestException, ValueError) as error:
+        except (OSError, ValueError) as error:  # those of requests are OSErrors
             raise ConsulFailed(self._address, _reason(error)) from None
         finally:
             # Minutes pass between calls, in which the other end may drop an idle line.

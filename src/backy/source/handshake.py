@@ -86,7 +86,10 @@ def connect(settings: HandshakeSettings) -> Store:
         address = find_address(settings.address, os.environ)
     except ValueError as error:
         raise ConsulFailed("an unknown place", str(error)) from error
-    return Consul(address, settings.token, ca=os.environ.get("CONSUL_CACERT"))
+    ca = os.environ.get("CONSUL_CACERT") or None
+    if ca is not None and not os.path.isfile(ca):
+        raise ConsulFailed(str(address), "CONSUL_CACERT does not name a file of certificates")
+    return Consul(address, settings.token, ca=ca)
 
 
 class Bracket:
