@@ -63,11 +63,12 @@ class Site:
     def backup(self, *, job: str = "vm", tag: str = "daily", source: Source | None = None) -> Revision:
         """Back up in this process; the job's image, or another source."""
         with Repository.open(str(self.base)) as repository, repository.job(job) as opened:
-            path = str(opened.config().source.settings["filename"])
+            if source is None:
+                source = FileSource(str(opened.config().source.settings["filename"]))
             return backup(
                 repository,
                 opened,
-                Group({NO_DISK: source or FileSource(path)}),
+                Group({NO_DISK: source}),
                 {tag: Origin.SCHEDULE},
                 Coding(parse_codec(self.codec), self.delta),
                 self.clock,
