@@ -99,9 +99,10 @@ class Group:
                 disk: stack.enter_context(source.snapshot(revision))
                 for disk, source in self.disks.items()
             }
-            is_bound = any(one.is_bound for one in disks.values())
-            why = "" if is_bound else bracket.end()
-            remark = _LOOSE if len(disks) > 1 and self._is_loose and not is_bound else ""
+            bound = [one.is_bound for one in disks.values()]
+            why = "" if any(bound) else bracket.end()
+            # All that are read in place are of one instant, unless one of them is torn.
+            remark = _LOOSE if len(disks) > 1 and self._is_loose and not all(bound) else ""
             yield Snapshots(disks, bracket.freeze, (why,) if why else (), remark)
 
     @property
