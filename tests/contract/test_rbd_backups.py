@@ -142,12 +142,16 @@ def test_a_host_that_comes_late_leaves_nothing(repository: Site, image: RbdSite)
     assert [] == image.snapshots()
 
 
-def test_encrypted_images_are_bytes(repository: Site, image: RbdSite) -> None:
-    """What the header of an encrypted image says is backed up as it stands there."""
+@pytest.mark.torture(weight=0.5)
+@pytest.mark.proof("T16")
+def test_encrypted_images_are_bytes(repository: Site, image: RbdSite, tally: Tally) -> None:
+    """What the header of an encrypted image says is backed up as it stands there; with changes."""
+    back_up(repository, image)
     (repository.folder / "passphrase").write_text("secret")
     spec, secret = image.pool.spec(image.name), str(repository.folder / "passphrase")
     image.rbd("encryption", "format", "--cipher-alg", "aes-128", spec, "luks1", secret)
     restored = repository.restored(back_up(repository, image), job="rbd")
+    tally.count(1)
     assert b"LUKS\xba\xbe" == restored[:6]
     assert image.rbd("export", spec, "-") == restored
 
