@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 from loopdisk import Disk, mounted
 
+import cephcluster
 from backy.ground import failpoint
+from cephcluster import CephCluster
 from cloning import ImageSite
+from consulsite import ConsulSite, consul_site
 from tally import Budget, Figures, Tally, marked, sentence, weight
 from testsite import Site
 
@@ -184,3 +187,24 @@ def cloning_folder(
 def image_site(cloning_folder: Path) -> ImageSite:
     """An image there."""
     return ImageSite(cloning_folder)
+
+
+@pytest.fixture
+def consul() -> Iterator[ConsulSite]:
+    """Keys of its own in a Consul: a stand-in, or the agent that BACKY_TEST_CONSUL names."""
+    with consul_site() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def ceph_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CephCluster]:
+    """A real cluster, started when it is first asked for; tests use `ceph`."""
+    with cephcluster.running(tmp_path_factory.mktemp("ceph")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def ceph(ceph_cluster: CephCluster) -> Iterator[CephCluster]:
+    """The cluster, running again after a test that has killed a part of it."""
+    yield ceph_cluster
+    ceph_cluster.restart_dead()

@@ -35,6 +35,9 @@ class Frozen:
 
     freeze: Freeze | None = Freeze.GUEST_FROZEN
 
+    def call_off(self) -> None:
+        """See `Quiesce.call_off`."""
+
     @contextmanager
     def around(self, job: str, revision: str, disks: Mapping[str, Source]) -> Iterator["Frozen"]:
         """See `Quiesce.around`."""

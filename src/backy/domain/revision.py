@@ -90,12 +90,16 @@ class SnapshotName(NamedTuple):
     disk: str = NO_DISK
 
 
-class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The snapshot that was kept for the next comparison, and what shows that nobody touched it."""
+class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """The snapshot that was kept for the next comparison, and what shows that nobody touched it.
+
+    A clone has a path, an inode and a change time; a storage's own snapshot a name and a `number`.
+    """
 
     path: str
-    inode: int
-    changed_ns: int
+    inode: int | None = None
+    changed_ns: int | None = None
+    number: int | None = None
     size: int
 
 
@@ -111,6 +115,10 @@ class SourceIdentity(
     size: int | None = None
     view: View | None = None
     kept: Kept | None = None
+    # Of an image in Ceph, whose names may come to other things: the ids of cluster, pool and image.
+    cluster: str | None = None
+    pool: int | None = None
+    image: str | None = None
 
 
 class Reading(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):

@@ -21,6 +21,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+from backy.domain import handshake_settings, rbd_settings
 from backy.domain.config import (
     DISK,
     GLOBAL_KEYS,
@@ -45,7 +46,7 @@ from backy.domain.config import (
     parse_source,
 )
 from backy.domain.file_settings import FILENAME, KEYS, wrong_file_settings
-from backy.domain.group_settings import GROUP_KEYS, wrong_group_settings
+from backy.domain.group_settings import COMMAND_KEYS, GROUP_KEYS, wrong_group_settings
 from backy.domain.names import check_job_name
 from backy.domain.strict_yaml import load, mapping, shown, text, unknown_key
 from backy.ground.errors import ConfigError, ConfigFaults, NameRefused
@@ -61,26 +62,21 @@ _MAX_INTERVAL = 366_000 * 86400
 _API = ("addrs", "port", "tokens", "cli-default")
 _CLIENT = ("url", "token")
 _PEER = ("url", "token")
-_RBD = ("pool", "image", "full-always", "vm", "consul_acl_token")
 # Where a job has several disks, GROUP_KEYS do not stand in the sources.
 SOURCE_KEYS: Mapping[str, tuple[str, ...]] = {
-    "file": (*KEYS, *GROUP_KEYS),
-    "rbd": _RBD,
-    "ceph-rbd": _RBD,
-    "ceph": _RBD,
-    "flyingcircus": _RBD,
+    "file": (*KEYS, *COMMAND_KEYS),
+    **dict.fromkeys(rbd_settings.TYPES, (*rbd_settings.KEYS, *GROUP_KEYS)),
+    handshake_settings.ALWAYS: (*rbd_settings.KEYS, *handshake_settings.KEYS),
 }
 _REQUIRED: Mapping[str, tuple[str, ...]] = {
     "file": ("filename",),
-    "rbd": ("pool", "image"),
-    "ceph-rbd": ("pool", "image"),
-    "ceph": ("pool", "image"),
-    "flyingcircus": ("pool", "image", "vm"),
+    **dict.fromkeys(rbd_settings.TYPES, rbd_settings.REQUIRED),
+    handshake_settings.ALWAYS: (*rbd_settings.REQUIRED, handshake_settings.VM),
 }
 
 
 # What makes two sources the same image.
-_IMAGE = (FILENAME, "pool", "image")
+_IMAGE = (FILENAME, rbd_settings.POOL, rbd_settings.NAMESPACE, rbd_settings.IMAGE)
 
 
 class ApiConfig(NamedTuple):
@@ -291,6 +287,7 @@ class _Reader:
         """Note what is mistaken in a job's list of disks, and in what stands beside it."""
         file, names = self.file, list[str]()
         images: dict[tuple[str, ...], str] = {}
+        kinds: list[str] = []
         entries = listed_sources(section[SOURCES])
         if not entries:
             self.value(lambda: parse_job_source({SOURCES: section[SOURCES]}, file, f"{key}."), None)
@@ -306,17 +303,19 @@ class _Reader:
                 self.faults.append(ConfigError(file, f"{where}.{DISK}", why))
             names += [disk] if disk else []
             self._source(table, where, beside=section)
+            kinds.append(str(table.get("type")))
             image = tuple(str(table.get(part)) for part in _IMAGE)
             if image in images and any(part in table for part in _IMAGE):
                 why = f"it is the image of {images[image]} too"
                 self.faults.append(ConfigError(file, where, why))
             images.setdefault(image, one)
-        self._group({one: value for one, value in section.items() if one in GROUP_KEYS}, key)
+        beside = {one: value for one, value in section.items() if one in GROUP_KEYS}
+        self._group(beside, key, [kind for kind in kinds if kind in SOURCE_KEYS])
 
-    def _group(self, settings: Mapping[str, object], key: str) -> None:
+    def _group(self, settings: Mapping[str, object], key: str, types: Collection[str]) -> None:
         self.faults += [
             ConfigError(self.file, f"{key}.{one.key}", str(one))
-            for one in wrong_group_settings(settings)
+            for one in wrong_group_settings(settings, types)
         ]
 
     def _source(self, found: object, key: str, *, beside: Mapping[str, object] | None) -> None:
@@ -338,11 +337,11 @@ class _Reader:
         for one in _REQUIRED[parsed.type]:
             if one not in own and not (beside is not None and one in common and one in beside):
                 self.faults.append(ConfigError(self.file, f"{key}.{one}", MISSING))
-        if parsed.type == "file":
-            self.faults += [
-                ConfigError(self.file, f"{key}.{one.key}", str(one)) for one in wrong_file_settings(own)
-            ]
-            self._group(own, key)
+        wrong = wrong_file_settings if parsed.type == "file" else rbd_settings.wrong_rbd_settings
+        self.faults += [ConfigError(self.file, f"{key}.{one.key}", str(one)) for one in wrong(own)]
+        if beside is None:
+            known = {one: value for one, value in own.items() if one in SOURCE_KEYS[parsed.type]}
+            self._group(known, key, [parsed.type])
 
     def api(self, document: Mapping[str, object]) -> ApiConfig:
         """The `api` section."""

@@ -47,6 +47,10 @@ class Bracket(Protocol):
 class Quiesce(Protocol):
     """How a guest is held still while its disks are frozen."""
 
+    def call_off(self) -> None:
+        """Before snapshots are removed: see that nobody makes one for a run that has died."""
+        ...
+
     def around(
         self, job: str, revision: str, disks: Mapping[str, Source]
     ) -> AbstractContextManager[Bracket]:
@@ -80,6 +84,10 @@ class Group:
         """The snapshots that a revision will have, and their places, as `prune` needs to know later."""
         places = {disk: source.place for disk, source in self.disks.items()}
         return {SnapshotName(revision, disk): place for disk, place in places.items() if place}
+
+    def call_off(self) -> None:
+        """See `Quiesce.call_off`."""
+        self._quiesce.call_off()
 
     @contextmanager
     def snapshot(self, revision: str) -> Iterator[Snapshots]:

@@ -1,0 +1,316 @@
+"""RBD: pools and the images in them: bytes, extents, snapshots, and who else uses them.
+
+    with open_pool(cluster, "rbd") as pool, pool.image("vm01") as image:
+        image.pieces(0, image.size, whole_objects=True)
+        image.read(buffer, 0, 4096)
+
+Offsets and lengths are bytes. All errors are `CephFailed`. Reads go to the OSDs directly and have
+librados' limit; what may wait for an image's lock, such as every change, has `Cluster.limit`.
+
+Limits: what changes an image needs one that was opened for writing.
+"""
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from backy.ground.ceph import CephFailed, Cluster, Meanings, modules
+from backy.ground.linux import Buffer
+
+if TYPE_CHECKING:
+    import rados
+    import rbd
+
+# An image is shortened object by object.
+_MAX_RESIZE_SECONDS = 3600.0
+
+
+class Piece(NamedTuple):
+    """A range of bytes; `exists` is False where everything was discarded since."""
+
+    offset: int
+    length: int
+    exists: bool
+
+
+class Snap(NamedTuple):
+    """A snapshot: its id, which its pool never gives again, its name, and the image's size then."""
+
+    ident: int
+    name: str
+    size: int
+
+
+class Client(NamedTuple):
+    """Somebody who has an image open: who, and from where."""
+
+    name: str
+    address: str
+
+
+@contextmanager
+def open_pool(cluster: Cluster, name: str, namespace: str = "") -> "Iterator[Pool]":
+    """A pool, seen through one of its namespaces; "" is the default one. CephFailed."""
+    meanings = {
+        errno.ENOENT: f"the cluster has no pool {name!r}",
+        errno.EPERM: f"{cluster.access.client} may not open pool {name!r}",
+    }
+    with cluster.telling(f"opening pool {name!r}", meanings):
+        raw = cluster.raw.open_ioctx(name)
+    with _closing(cluster, raw, name, namespace) as pool:
+        pool.check_namespace()
+        yield pool
+
+
+@contextmanager
+def open_pool_of(cluster: Cluster, ident: int, namespace: str = "") -> "Iterator[Pool]":
+    """The same by its number, which no other pool ever gets, whatever it is called now. CephFailed."""
+    meanings = {errno.ENOENT: f"the cluster has no pool of number {ident} any more"}
+    with cluster.telling(f"opening pool {ident}", meanings):
+        raw = cluster.raw.open_ioctx2(ident)
+        name = cluster.raw.pool_reverse_lookup(ident) or str(ident)
+    with _closing(cluster, raw, name, namespace) as pool:
+        yield pool
+
+
+@contextmanager
+def _closing(cluster: Cluster, raw: "rados.Ioctx", name: str, namespace: str) -> "Iterator[Pool]":
+    try:
+        yield Pool(cluster, raw, name, namespace)
+    finally:
+        cluster.close("closing a pool", raw.close)
+
+
+class Pool:
+    """An open pool; `ident` is its number in the cluster."""
+
+    def __init__(self, cluster: Cluster, raw: "rados.Ioctx", name: str, namespace: str) -> None:
+        _, self._rbd = modules()
+        self.cluster = cluster
+        self.raw = raw
+        self.name = name
+        self.namespace = namespace
+        self.ident = raw.get_pool_id()
+        raw.set_namespace(namespace)
+
+    def spec(self, image: str) -> str:
+        """An image as Ceph writes it: POOL/IMAGE or POOL/NAMESPACE/IMAGE."""
+        return "/".join(filter(None, (self.name, self.namespace, image)))
+
+    def check_namespace(self) -> None:
+        """CephFailed if the pool has no namespace of the name."""
+        if not self.namespace:
+            return
+        self.raw.set_namespace("")  # where the list of them is
+        with self.cluster.telling(f"looking for namespace {self.namespace!r}", self._denied()):
+            found = self._rbd.RBD().namespace_exists(self.raw, self.namespace)
+        if not found:
+            raise CephFailed(errno.ENOENT, f"pool {self.name!r} has no namespace {self.namespace!r}")
+        self.raw.set_namespace(self.namespace)
+
+    @contextmanager
+    def image(
+        self, name: str, snapshot: str | None = None, *, read_only: bool = True
+    ) -> "Iterator[Image]":
+        """An image as it is, or as it was in a snapshot, closed at the end of the block."""
+        spec = self.spec(name) + (f"@{snapshot}" if snapshot else "")
+        opening = partial(self._rbd.Image, self.raw, name, snapshot=snapshot, read_only=read_only)
+        try:
+            raw = self._opened(spec, opening)
+        except CephFailed as error:
+            if error.code == errno.ENOENT and name in self._trashed():
+                why = f"{self.spec(name)} is in the trash: 'rbd trash restore' brings it back"
+                raise CephFailed(errno.ENOENT, why) from error
+            raise
+        with self._closing(raw, name, spec) as image:
+            yield image
+
+    @contextmanager
+    def image_of(
+        self, ident: str, snapshot: str | None = None, *, read_only: bool = True, name: str = ""
+    ) -> "Iterator[Image]":
+        """An image by its id, which stays what it is when it is renamed or thrown into the trash.
+
+        `name` is what messages call it.
+        """
+        name = name or f"(id {ident})"
+        spec = self.spec(name) + (f"@{snapshot}" if snapshot else "")
+        opening = partial(
+            self._rbd.Image, self.raw, image_id=ident, snapshot=snapshot, read_only=read_only
+        )
+        with self._closing(self._opened(spec, opening), name, spec) as image:
+            yield image
+
+    def _opened(self, spec: str, opening: "Callable[[], rbd.Image]") -> "rbd.Image":
+        meanings = {errno.ENOENT: f"there is no {spec}", **self._denied()}
+        return self.cluster.call(f"opening {spec}", opening, meanings)
+
+    @contextmanager
+    def _closing(self, raw: "rbd.Image", name: str, spec: str) -> "Iterator[Image]":
+        try:
+            yield Image(self.cluster, raw, name, spec)
+        finally:
+            self.cluster.close(f"closing {spec}", raw.close)
+
+    def names(self) -> list[str]:
+        """Names of all images."""
+        with self.cluster.telling(f"listing pool {self.name!r}", self._denied()):
+            return list(self._rbd.RBD().list(self.raw))
+
+    def create(self, name: str, size: int, *, data_pool: str | None = None) -> None:
+        """Make an empty image, with the features that the cluster's configuration names."""
+        meanings = {errno.EEXIST: f"there is an image {self.spec(name)} already", **self._denied()}
+        self.cluster.call(
+            f"creating {self.spec(name)}",
+            lambda: self._rbd.RBD().create(self.raw, name, size, data_pool=data_pool),
+            meanings,
+        )
+
+    def _trashed(self) -> list[str]:
+        """Names of the images in the trash, as far as we may know."""
+        try:
+            with self.cluster.telling("listing the trash"):
+                return [one["name"] for one in self._rbd.RBD().trash_list(self.raw)]
+        except CephFailed:
+            return []
+
+    def _denied(self) -> dict[int, str]:
+        why = (
+            f"{self.cluster.access.client} may not do that: it needs the capabilities mon 'profile rbd' "
+            f"and osd 'profile rbd pool={self.name}'"
+        )
+        return {errno.EPERM: why, errno.EACCES: why}
+
+
+class Image:
+    """An open image, as it is or as it was in a snapshot, which its `spec` names then.
+
+    `name` may be one that it had; `ident` is what it never loses.
+    """
+
+    def __init__(self, cluster: Cluster, raw: "rbd.Image", name: str, spec: str) -> None:
+        _, self._rbd = modules()
+        self._cluster = cluster
+        self._raw = raw
+        self.name = name
+        self.spec = spec
+        with self._cluster.telling(f"asking about {spec}"):
+            self.ident = raw.id()
+            self.object_size = raw.stat()["obj_size"]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        with self._cluster.telling(f"asking for the size of {self.spec}"):
+            return self._raw.size()
+
+    @property
+    def has_fast_diff(self) -> bool:
+        """Whether the image keeps a map of its objects, and of those that changed since a snapshot."""
+        wanted = self._rbd.RBD_FEATURE_OBJECT_MAP | self._rbd.RBD_FEATURE_FAST_DIFF
+        with self._cluster.telling(f"asking for the features of {self.spec}"):
+            return bool(self._raw.features() & wanted == wanted)
+
+    @property
+    def is_map_invalid(self) -> bool:
+        """Whether that map is marked as wrong, for what is seen now."""
+        wrong = self._rbd.RBD_FLAG_OBJECT_MAP_INVALID | self._rbd.RBD_FLAG_FAST_DIFF_INVALID
+        with self._cluster.telling(f"asking for the flags of {self.spec}"):
+            return bool(self._raw.flags() & wrong)
+
+    # ..Bytes...................................................................................
+
+    def read(self, buffer: Buffer, offset: int, length: int, start: int = 0) -> None:
+        """Fill `length` bytes of the buffer from `start`; thread-safe."""
+        with self._cluster.telling(f"reading {self.spec}"):
+            content = self._raw.read(offset, length)
+        if len(content) < length:
+            raise CephFailed(errno.EIO, f"{self.spec} ends at byte {offset + len(content)}")
+        buffer.fill(content, start)
+
+    def write(self, content: bytes, offset: int) -> None:
+        """Write; thread-safe."""
+        self._change(f"writing {self.spec}", lambda: self._raw.write(content, offset))
+
+    def discard(self, offset: int, length: int) -> None:
+        """Make a range read as zeros, and give its space back; thread-safe."""
+        self._change(f"discarding a part of {self.spec}", lambda: self._raw.discard(offset, length))
+
+    def flush(self) -> None:
+        """Wait until all that was written is safe."""
+        self._change(f"flushing {self.spec}", self._raw.flush)
+
+    def resize(self, size: int) -> None:
+        """Make it longer or shorter; what is cut off is lost."""
+        self._change(f"resizing {self.spec}", lambda: self._raw.resize(size), limit=_MAX_RESIZE_SECONDS)
+
+    def pieces(
+        self, offset: int, length: int, since: str | None = None, *, whole_objects: bool = False
+    ) -> list[Piece]:
+        """What exists in a range, or what has changed there since a snapshot; ascending.
+
+        With `whole_objects` that is what the image's object map says, in objects as a whole; otherwise
+        each of its objects is asked.
+        """
+        found: list[Piece] = []
+        with self._cluster.telling(f"asking for the extents of {self.spec}"):
+            self._raw.diff_iterate(
+                offset,
+                length,
+                since,
+                lambda at, count, exists: found.append(Piece(at, count, bool(exists))),
+                whole_object=whole_objects,
+            )
+        return sorted(found)
+
+    # ..Snapshots...............................................................................
+
+    def snapshots(self) -> list[Snap]:
+        """The snapshots that users made, not those of groups, mirrors or the trash."""
+        users = self._rbd.RBD_SNAP_NAMESPACE_TYPE_USER
+        with self._cluster.telling(f"listing snapshots of {self.spec}"):
+            return [
+                Snap(one["id"], one["name"], one["size"])
+                for one in self._raw.list_snaps()
+                if one["namespace"] == users
+            ]
+
+    def create_snapshot(self, name: str) -> None:
+        """Make a snapshot; a client that has locked the image makes it for us."""
+        meanings = {errno.EEXIST: f"{self.spec} has a snapshot {name!r} already"}
+        what = f"making a snapshot of {self.spec}"
+        self._change(what, lambda: self._raw.create_snap(name), meanings)
+
+    def remove_snapshot(self, name: str) -> None:
+        """Remove a snapshot; the code is EBUSY for one that is protected, or has clones."""
+        meanings = {
+            errno.EBUSY: f"snapshot {name!r} of {self.spec} is protected or has clones",
+            errno.ENOENT: f"{self.spec} has no snapshot {name!r}",
+        }
+        what = f"removing a snapshot of {self.spec}"
+        self._change(what, lambda: self._raw.remove_snap(name), meanings)
+
+    # ..Others..................................................................................
+
+    def watchers(self) -> list[Client]:
+        """Who has the image open for writing; we too, if we have."""
+        with self._cluster.telling(f"asking who uses {self.spec}"):
+            return [Client(f"client.{one['id']}", one["addr"]) for one in self._raw.watchers_list()]
+
+    def lockers(self) -> list[Client]:
+        """Who had locked it when it was opened."""
+        with self._cluster.telling(f"asking who has locked {self.spec}"):
+            found = self._raw.list_lockers() or {}
+        return [Client(client, address) for client, _, address in found.get("lockers", [])]
+
+    def _change(
+        self,
+        what: str,
+        work: Callable[[], object],
+        meanings: Meanings | None = None,
+        limit: float | None = None,
+    ) -> None:
+        read_only = {errno.EROFS: f"{self.spec} is read-only: {what} is not possible"}
+        self._cluster.call(what, work, {**read_only, **(meanings or {})}, limit)

@@ -1,0 +1,245 @@
+"""Source `rbd`: an image in Ceph, read from a snapshot that is made for the backup.
+
+    source = RbdSource(RbdSettings("rbd", "vm01"))
+    with source.snapshot(uuid) as snapshot: …
+
+The snapshot of the newest revision is kept on the image, and the next backup asks Ceph what has changed
+since it (`rbd_changes`). A client that has the image open makes the snapshot on our behalf, between two
+of its writes, so a backup never waits for a lock and never takes one from a running machine.
+
+A snapshot is one instant, whatever happens to the image. What does hurt is its removal while it is read,
+since its objects may read as zeros then: before the revision is committed, it has to be there still.
+
+Limits: reads are those of librbd: of clones, what the parent has is read through; of encrypted images,
+the bytes as they are stored. Nothing is made without the image's header being written, so the user
+needs `profile rbd` on the pool (and on the pools of parents, at least `profile rbd-read-only`).
+"""
+
+import errno
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
+
+from backy.domain.extents import Extent
+from backy.domain.rbd_settings import RbdSettings
+from backy.domain.revision import Consistency, Kept, SnapshotName, SourceIdentity, View
+from backy.ground import failpoint
+from backy.ground.ceph import Access, CephFailed, connected
+from backy.ground.errors import SourceFailed, SourceRefused
+from backy.ground.linux import Buffer
+from backy.ground.rbd import Image, Pool, Snap, open_pool
+from backy.source import rbd_changes
+from backy.source.base import Base, Changes, Confidence, Snapshot
+from backy.source.rbd_snapshots import Place, find, names, remove, remove_snapshots
+
+
+class RbdSource:
+    """An image, by its settings. Each use connects anew, since days may pass between two."""
+
+    def __init__(self, settings: RbdSettings) -> None:
+        self._settings = settings
+        self._access = Access(settings.conf, settings.user, settings.cluster)
+        self._name: str | None = None
+
+    @property
+    def image(self) -> str:
+        """POOL/IMAGE or POOL/NAMESPACE/IMAGE."""
+        return self._settings.spec
+
+    @cached_property
+    def place(self) -> str:
+        """See `Source.place`: asked of the cluster, once."""
+        with self._refusing(), self._opened() as pool, pool.image(self._settings.image) as image:
+            return str(_place(pool, image))
+
+    def prune(self, snapshots: Mapping[SnapshotName, str]) -> Collection[SnapshotName]:
+        """See `Source.prune`."""
+        return remove_snapshots(self._access, snapshots)
+
+    @contextmanager
+    def live(self) -> Iterator[Snapshot]:
+        """See `Source.live`."""
+        with ExitStack() as stack:
+            with self._refusing():
+                pool = stack.enter_context(self._opened())
+                image = stack.enter_context(pool.image(self._settings.image))
+                view = LiveImage(pool, image)
+            yield view
+
+    @contextmanager
+    def snapshot(self, revision: str) -> Iterator[Snapshot]:
+        """See `Source.snapshot`."""
+        name = self._name or names(revision)[0]
+        self._name = None
+        with ExitStack() as stack:
+            with self._refusing():
+                pool = stack.enter_context(self._opened())
+                taken = stack.enter_context(_taken(pool, self._settings.image, name))
+                opening = pool.image_of(taken.image, name, name=self._settings.image)
+                snapshot = RbdSnapshot(pool, stack.enter_context(opening), self._settings, taken)
+            yield snapshot
+
+    def has_snapshot(self, name: str) -> bool:
+        """Whether the image has a snapshot of that name now, which somebody else was asked to make."""
+        with self._refusing(), self._opened() as pool, pool.image(self._settings.image) as image:
+            return find(image, [name]) is not None
+
+    def settle(self, name: str) -> None:
+        """What the next `snapshot` is called; one that is there by then is taken."""
+        self._name = name
+
+    @contextmanager
+    def _opened(self) -> Iterator[Pool]:
+        pool, namespace = self._settings.pool, self._settings.namespace
+        with connected(self._access) as cluster, open_pool(cluster, pool, namespace) as opened:
+            yield opened
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """CephFailed is SourceRefused; nothing has been read so far."""
+        try:
+            yield
+        except CephFailed as error:
+            raise SourceRefused(self.image, error.why) from error
+
+
+def _place(pool: Pool, image: Image) -> Place:
+    return Place(pool.cluster.fsid, pool.ident, pool.namespace, image.ident)
+
+
+class _Taken:
+    """A snapshot that has been made, or found, of the image with an id; and in how many seconds.
+
+    `stays`: it is not removed at the end.
+    """
+
+    def __init__(self, image: str, snap: Snap, seconds: float) -> None:
+        self.image = image
+        self.snap = snap
+        self.seconds = seconds
+        self.stays = False
+
+
+@contextmanager
+def _taken(pool: Pool, name: str, snapshot: str) -> Iterator[_Taken]:
+    """Make a snapshot, if it is not there; CephFailed, and then it may be there all the same."""
+    with pool.image(name, read_only=False) as image:
+        failpoint.reached(f"snapshot {image.spec}@{snapshot}")
+        begin = time.monotonic()
+        if find(image, [snapshot]) is None:
+            image.create_snapshot(snapshot)
+        seconds = time.monotonic() - begin
+        found = [one for one in image.snapshots() if one.name == snapshot]
+        if not found:
+            raise CephFailed(errno.ENOENT, f"snapshot {snapshot} was removed at once by somebody")
+        taken = _Taken(image.ident, found[0], seconds)
+    try:
+        yield taken
+    finally:
+        # What Ceph does not let us remove now, or not in time, is removed by a later run.
+        if not taken.stays and not pool.cluster.is_out:
+            with suppress(CephFailed), pool.image_of(taken.image, read_only=False) as image:
+                remove(image, snapshot)
+
+
+class _View:
+    """An open image: what is there, and its bytes."""
+
+    def __init__(self, pool: Pool, image: Image) -> None:
+        self._pool = pool
+        self._image = image
+        self.size = image.size
+        self.data_size = sum(one.length for one in rbd_changes.existing(image, self.size))
+        self.seconds = 0.0
+        self.warnings: list[str] = []
+        self.remark = ""
+        self.is_bound = False
+
+    def extents(self) -> Iterator[Extent]:
+        """See `Snapshot.extents`: objects as a whole."""
+        try:
+            yield from rbd_changes.existing(self._image, self.size)
+        except CephFailed as error:
+            raise SourceFailed(self._image.spec, 0, error.why) from error
+
+    def read(self, buffer: Buffer, offset: int, length: int, start: int = 0) -> None:
+        """See `Snapshot.read`."""
+        if offset + length > self.size:
+            raise SourceFailed(self._image.spec, self.size, "the image ends there")
+        try:
+            self._image.read(buffer, offset, length, start)
+        except CephFailed as error:
+            raise SourceFailed(self._image.spec, offset, error.why) from error
+
+    def identity_of(self, spec: str, view: View, kept: Kept | None = None) -> SourceIdentity:
+        """What the record says of the image."""
+        place = _place(self._pool, self._image)
+        return SourceIdentity(
+            type="rbd",
+            path=spec,
+            size=self.size,
+            view=view,
+            kept=kept,
+            cluster=place.cluster,
+            pool=place.pool,
+            image=place.image,
+        )
+
+
+class LiveImage(_View):
+    """The image itself, which may change while it is read."""
+
+    def __init__(self, pool: Pool, image: Image) -> None:
+        super().__init__(pool, image)
+        self.identity = self.identity_of(image.spec, View.IN_PLACE)
+
+    def extents_since(self, base: Base) -> Changes:
+        """See `Snapshot.extents_since`."""
+        return Changes(Confidence.NONE, why="the image is read in place")
+
+    def consistency(self) -> Consistency:
+        """See `Snapshot.consistency`: nobody can tell."""
+        return Consistency.TORN
+
+    def keep(self) -> None:
+        """See `Snapshot.keep`."""
+
+
+class RbdSnapshot(_View):
+    """A snapshot that is open for reading."""
+
+    def __init__(self, pool: Pool, image: Image, settings: RbdSettings, taken: _Taken) -> None:
+        super().__init__(pool, image)
+        self._settings = settings
+        self._taken = taken
+        self.seconds = taken.seconds
+        kept = Kept(path=image.spec, number=taken.snap.ident, size=taken.snap.size)
+        self.identity = self.identity_of(
+            settings.spec, View.SNAPSHOT, None if settings.full_always else kept
+        )
+
+    def extents_since(self, base: Base) -> Changes:
+        """See `Snapshot.extents_since`."""
+        if self._settings.full_always:
+            return Changes(Confidence.NONE, why="full-always is set")
+        try:
+            return rbd_changes.since(self._pool, self._image, self.identity, base)
+        except CephFailed as error:
+            return Changes(Confidence.NONE, why=f"Ceph does not tell what has changed ({error.why})")
+
+    def consistency(self) -> Consistency:
+        """See `Snapshot.consistency`: one instant, if it is still there; otherwise SourceRefused."""
+        try:
+            with self._pool.image_of(self._image.ident, name=self._image.name) as image:
+                is_there = self._taken.snap in image.snapshots()
+        except CephFailed as error:
+            raise SourceRefused(self._image.spec, error.why) from error
+        if not is_there:
+            why = "the snapshot was removed while it was read, so no revision was made"
+            raise SourceRefused(self._image.spec, why)
+        return Consistency.CONSISTENT
+
+    def keep(self) -> None:
+        """See `Snapshot.keep`."""
+        self._taken.stays = True
