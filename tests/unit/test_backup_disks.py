@@ -11,6 +11,7 @@ import pytest
 from backy.domain import audit
 from backy.domain.chunk import parse_codec
 from backy.domain.revision import Consistency, Disk, Distrust, Freeze, Revision, SnapshotName
+from backy.ground import linux
 from backy.ground.directory import Directory
 from backy.ground.errors import OptionRefused, SourceFailed
 from backy.ground.linux import PAGE
@@ -373,13 +374,13 @@ def test_collection_knows_the_maps_of_all_disks(site: Site, disks: dict[str, Fak
 
 
 def test_usage_counts_all_disks(site: Site, disks: dict[str, FakeSource]) -> None:
-    """What a revision takes, and what of it is shared, whatever the disk."""
+    """What a revision takes, in the blocks of a file system, and what it shares, on whatever disk."""
     site.backup(group=Group(disks))
     disks[DATA].write(0, random.Random(5).randbytes(C))
     second = site.backup(group=Group(disks))
 
     [first_row, second_row] = json.loads(site.cli("du", "--json").stdout)["revisions"]
-    assert second.stats.bytes_written == second_row["bytes_alone"]
+    assert 0 <= second_row["bytes_alone"] - second.stats.bytes_written < linux.PAGE
     assert 0 < first_row["bytes_alone"] < 2 * C
 
 
