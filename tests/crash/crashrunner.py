@@ -29,8 +29,6 @@ import threading
 import traceback
 from typing import Any
 
-import structlog.dev  # noqa: F401 - like the next four, imported once for all forks
-
 import backy.cli.bar_progress
 import backy.cli.log
 import backy.cli.progress

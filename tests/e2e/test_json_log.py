@@ -103,7 +103,7 @@ def test_other_formats_are_refused(site: Site) -> None:
 def test_values_that_are_no_json_are_texts(tmp_path: Path) -> None:
     """No field can break a line: line ends, bytes and objects are written as texts."""
     path = tmp_path / "log"
-    with logs.opened(str(path), asked_for=True, verbose=False, as_json=True) as log:
+    with logs.opened(str(path), asked_for=True, verbose=False, json_lines=True) as log:
         log.info("a\nb", path=Path("/x"), text='"\n\x1b[2J', found=None, broken="\udcff")
 
     (found,) = lines(path)
@@ -116,7 +116,7 @@ def test_values_that_are_no_json_are_texts(tmp_path: Path) -> None:
 def test_levels_are_those_of_the_calls(tmp_path: Path) -> None:
     """In the order of the calls."""
     path = tmp_path / "log"
-    with logs.opened(str(path), asked_for=True, verbose=False, as_json=True) as log:
+    with logs.opened(str(path), asked_for=True, verbose=False, json_lines=True) as log:
         log.info("1")
         log.warning("2")
         log.error("3")
@@ -232,29 +232,42 @@ def test_log_that_was_asked_for_and_cannot_be_had_is_an_error(tmp_path: Path) ->
         pytest.fail("it was opened")
 
 
-@pytest.mark.parametrize("is_running", [False, True])
-def test_a_signal_while_the_log_begins_leaves_no_thread(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_running: bool
-) -> None:
-    """Or the process would wait for it at its end, for ever and with its locks held."""
-    begun: list[threading.Thread] = []
-    really = threading.Thread.start
+def test_lines_for_people_hold_together(tmp_path: Path) -> None:
+    """No value breaks a line or looks like another key: what is no plain word stands in quotes."""
+    path = tmp_path / "log"
+    with logs.opened(str(path), asked_for=True, verbose=False, fields={"task": "t"}) as log:
+        log.warning("a\nb", text='x y="1"\n\x1b[2J', empty="", number=7, path=Path("/x=y"), found=None)
 
-    def start(thread: threading.Thread) -> None:
-        begun.append(thread)
-        if is_running:
-            really(thread)
-        raise KeyboardInterrupt
+    moment, _, rest = path.read_text().partition(" ")
+    assert moment.endswith("Z")
+    said = '[warning  ] "a\\nb"' + 25 * " "
+    values = 'empty="" found=None number=7 path="/x=y" task=t text="x y=\\"1\\"\\n\\u001b[2J"'
+    assert f"{said}{values}\n" == rest
 
-    monkeypatch.setattr(threading.Thread, "start", start)
 
-    with (
-        pytest.raises(KeyboardInterrupt),
-        logs.opened(str(tmp_path / "log"), asked_for=True, verbose=False),
-    ):
-        pass
+def test_lines_of_threads_do_not_mix(tmp_path: Path) -> None:
+    """Every line is whole, and none is missing."""
+    path = tmp_path / "log"
+    with logs.opened(str(path), asked_for=True, verbose=False, json_lines=True) as log:
 
-    (thread,) = begun
-    if is_running:
-        thread.join(10)
-    assert not thread.is_alive()
+        def say(name: int) -> None:
+            for number in range(100):
+                log.info("line", name=name, number=number)
+
+        threads = [threading.Thread(target=say, args=(name,)) for name in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    wanted = {(name, number) for name in range(4) for number in range(100)}
+    assert wanted == {(one["name"], one["number"]) for one in lines(path)}
+
+
+def test_commands_load_no_library_for_the_log(site: Site) -> None:
+    """A backup of an unchanged image takes not many times what such a library takes to load."""
+    done = run(site, "backup", "daily", PYTHONPROFILEIMPORTTIME="1")
+
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "backy.cli.log" in loaded
+    assert not {"asyncio", "logging", "rich", "structlog"} & loaded

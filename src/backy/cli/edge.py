@@ -125,7 +125,7 @@ def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
     """A child of a scheduler that has gone has nobody to kill it if it hangs: then the kernel does.
 
     An exception may come anywhere, also within Python's import with its lock held, which is then never
-    given back (CPython 3.11), so that the log's thread waits for it for ever.
+    given back (CPython 3.11), so that a thread which imports waits for it for ever.
     """
     if "BACKY_PARENT" in os.environ:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -6,53 +6,72 @@
 
 With --log-format json a line is one JSON object. A log that was rotated away is opened anew.
 
-Lines are written by a thread of their own, which is also the one to load structlog: that takes
-0.08 s, and a backup of an unchanged image not many times that.
+    >>> as_text(Event("2026-11-23T20:15:49Z", "info", "backup finished", {"job": "vm 1"}))
+    '2026-11-23T20:15:49Z [info     ] backup finished                job="vm 1"'
+
+Whoever logs writes the line, in this thread: see doc/adr/0018-log.md.
 
 Limits: a job's own log that cannot be opened (a read-only mount) is done without; one that was
 asked for by -l is an error. One that cannot be written any more is given up with a warning. Lines of
 the last moment are lost to kill -9.
 """
 
+import json
 import os
+import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from queue import SimpleQueue
 from typing import NamedTuple, TextIO
 
 from backy.cli import edge
 from backy.ground.clock import Clock, SystemClock
 from backy.ground.errors import StorageFailed
 
+# A value of these characters needs no quotes to be told from what stands around it.
+_PLAIN = re.compile(r"[!#-<>-~]+")
 
-class _Event(NamedTuple):
-    """A line to be written; its time is that of the call."""
 
+class Event(NamedTuple):
+    """A line to be written; `moment` is that of the call."""
+
+    moment: str
     level: str
     event: str
-    fields: dict[str, object]
+    fields: Mapping[str, object]
+
+
+def as_text(one: Event) -> str:
+    """A line for people and grep: time, level, event, then key=value in the order of the keys."""
+    said = one.event if one.event.isprintable() else json.dumps(one.event)
+    values = " ".join(f"{key}={_text(value)}" for key, value in sorted(one.fields.items()))
+    return f"{one.moment} [{one.level:9}] {said:30} {values}".rstrip()
+
+
+def as_json(one: Event) -> str:
+    """A JSON object, in ASCII; a value that is no JSON is its text."""
+    document = {"level": one.level, "event": one.event, "timestamp": one.moment, **one.fields}
+    return json.dumps(document, default=str)
+
+
+def _text(value: object) -> str:
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
 
 class Log:
-    """Takes events; `close` waits until they are written."""
+    """Writes events at once, from any thread."""
 
     def __init__(
-        self, streams: list["_Stream"], clock: Clock, *, as_json: bool, fields: Mapping[str, object]
+        self, streams: list["_Stream"], clock: Clock, *, json_lines: bool, fields: Mapping[str, object]
     ) -> None:
         """`fields` go into every line."""
         self._clock = clock
         self._streams = streams
-        self._as_json = as_json
+        self._render = as_json if json_lines else as_text
         self._fields = dict(fields)
-        self._events: SimpleQueue[_Event | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._write, name="log")
-
-    def start(self) -> None:
-        """Begin to write; `close` must be sure to come, or the process would never end."""
-        if self._streams:
-            self._thread.start()
+        self._lock = threading.Lock()
 
     def info(self, event: str, **fields: object) -> None:
         """What was done."""
@@ -66,32 +85,15 @@ class Log:
         """What failed."""
         self._put("error", event, fields)
 
-    def close(self) -> None:
-        """Write what is left."""
-        if self._streams:
-            self._events.put(None)
-            with suppress(RuntimeError):  # a signal came while it was being started; it ends by itself
-                self._thread.join()
-
     def _put(self, level: str, event: str, fields: dict[str, object]) -> None:
         moment = self._clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
-        self._events.put(_Event(level, event, {"timestamp": moment, **fields, **self._fields}))
-
-    def _write(self) -> None:
-        streams = list(self._streams)
-        try:
-            render = _renderer(as_json=self._as_json)
-        except (OSError, ImportError) as error:  # such as too many open files
-            for stream in streams:
-                _give_up(stream, error)
-            return
-        while (one := self._events.get()) is not None:
-            line = render(one)
-            for stream in list(streams):
+        line = self._render(Event(moment, level, event, {**fields, **self._fields}))
+        with self._lock:
+            for stream in list(self._streams):
                 try:
                     stream.write(line + "\n")
                 except OSError as error:
-                    streams.remove(stream)
+                    self._streams.remove(stream)
                     _give_up(stream, error)
 
 
@@ -134,7 +136,7 @@ def opened(
     *,
     asked_for: bool,
     verbose: bool,
-    as_json: bool = False,
+    json_lines: bool = False,
     fields: Mapping[str, object] | None = None,
 ) -> Iterator[Log]:
     """A log that appends to `path` (None: nowhere), and to stderr as well if `verbose`."""
@@ -149,35 +151,15 @@ def opened(
             else:
                 stack.callback(stream.close)
                 streams.append(stream)
-        log = Log(streams, SystemClock(), as_json=as_json, fields=fields or {})
-        stack.callback(log.close)
-        log.start()
-        yield log
+        yield Log(streams, SystemClock(), json_lines=json_lines, fields=fields or {})
 
 
-def _give_up(stream: _Stream, error: OSError | ImportError) -> None:
+def _give_up(stream: _Stream, error: OSError) -> None:
     """Do without a log that cannot be written: a restore on a full disk succeeds all the same."""
     with suppress(OSError):
         if stream.name != "stderr":
-            why = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
-            edge.say(f"warning: {stream.name}: {why}; no log is kept.")
+            edge.say(f"warning: {stream.name}: {os.strerror(error.errno or 0)}; no log is kept.")
             stream.close()
-
-
-def _renderer(*, as_json: bool) -> Callable[[_Event], str]:
-    import structlog
-
-    renderer = (
-        structlog.processors.JSONRenderer(default=str)
-        if as_json
-        else structlog.dev.ConsoleRenderer(colors=False)
-    )
-
-    def render(one: _Event) -> str:
-        document = {"level": one.level, "event": one.event, **one.fields}
-        return str(renderer(None, one.level, document))
-
-    return render
 
 
 def _open_own(path: str, flags: int) -> int:

@@ -102,7 +102,7 @@ class Options(NamedTuple):
             self.log or own,
             asked_for=asked_for,
             verbose=self.verbose,
-            as_json=self.log_format == "json",
+            json_lines=self.log_format == "json",
             fields={"task": task} if task else None,
         )
 
