@@ -373,11 +373,12 @@ def test_usage_counts_all_disks(site: Site, disks: dict[str, FakeSource]) -> Non
     """What a revision takes, and what of it is shared, whatever the disk."""
     site.backup(group=Group(disks))
     disks[DATA].write(0, random.Random(5).randbytes(C))
-    second = site.backup(group=Group(disks))
+    site.backup(group=Group(disks))
 
-    [first_row, second_row] = json.loads(site.cli("du", "--json").stdout)["revisions"]
-    assert second.stats.bytes_written == second_row["bytes_alone"]
-    assert 0 < first_row["bytes_alone"] < 2 * C
+    found = json.loads(site.cli("du", "--json").stdout)["revisions"]
+    # One chunk each, in whole blocks of the file system.
+    assert all(C < one["bytes_alone"] < 2 * C for one in found)
+    assert 2 == len(found)
 
 
 def test_freeze_is_recorded(site: Site, disks: dict[str, FakeSource]) -> None:
