@@ -180,7 +180,8 @@ def test_two_repositories_back_up_one_image(tmp_path: Path, image: RbdSite, ceph
     for round_ in range(3):
         image.write(round_ * 5 * PAGE, b"z" * PAGE)
         running = [subprocess.Popen(command(site), stderr=subprocess.PIPE) for site in sites]
-        assert [b"", b""] == [process.communicate()[1] for process in running]
+        ended = [(process.communicate()[1], process.returncode) for process in running]
+        assert [(b"", 0)] * 2 == ended
     newest = [site.history(job="rbd").revisions[-1] for site in sites]
     assert sorted(kept(one) for one in newest) == sorted(image.snapshots())
     for site, one in zip(sites, newest, strict=True):
