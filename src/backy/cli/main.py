@@ -42,6 +42,7 @@ COMMANDS = {
     "scheduler": Listed("scheduler", "Run the scheduler, which backs up all configured jobs."),
     "check": Listed("check", "Tell monitoring whether all jobs keep their service level."),
     "check-config": Listed("check_config", "Tell all mistakes in a configuration file, one a line."),
+    "doctor": Listed("doctor", "Examine host, repository and sources, and say what to do."),
     "jobs": Listed("jobs", "List configured jobs with service level, last and next run."),
     "client": Listed("client", "Ask the running scheduler."),
     "reload": Listed("reload", "Have the running scheduler read its configuration again."),
