@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -155,6 +156,15 @@ class CephCluster:
         with connected(self.access()) as cluster, open_pool(cluster, name) as pool:
             rbd.RBD().pool_init(pool.raw, True)  # returns once the pool can be used
         return name
+
+    @cached_property
+    def shared_pool(self) -> str:
+        """A pool for images of other names than all other tests use, since a new one takes a while."""
+        return self.new_pool()
+
+    def new_image(self) -> str:
+        """A name that no other test has."""
+        return f"image{next(self._numbers)}"
 
     def ask(self, prefix: str, **words: Any) -> Any:
         """A command to the monitor, and what it answers."""

@@ -4,9 +4,9 @@ site = ImageSite(folder); base = site.kept(1); site.write(0, b"…"); site.chang
 """
 
 import os
-from collections.abc import Collection
 from pathlib import Path
 
+from backy.domain.revision import SnapshotName
 from backy.ground.linux import PAGE, Buffer
 from backy.source.base import Base, Changes, Owner, Snapshot
 from backy.source.file import Cloning, FileSource
@@ -58,9 +58,10 @@ class ImageSite:
         os.pwrite(fd, content, offset)
         os.close(fd)
 
-    def prune(self, *numbers: int) -> Collection[str]:
-        """Have the source remove the clones of revisions."""
-        return self.source.prune({revision(number): str(self.place) for number in numbers})
+    def prune(self, *numbers: int) -> set[str]:
+        """Have the source remove the clones of revisions: those whose clones are gone."""
+        names = [SnapshotName(revision(number)) for number in numbers]
+        return {one.revision for one in self.source.prune(dict.fromkeys(names, str(self.place)))}
 
 
 def whole(snapshot: Snapshot) -> bytes:

@@ -31,6 +31,7 @@ from backy.domain.revision import (
     MapDigest,
     Origin,
     Revision,
+    SnapshotName,
     SourceIdentity,
     Stats,
     Trust,
@@ -77,11 +78,16 @@ class FakeSource:
         """See `Source.place`."""
         return "memory" if self.frozen else ""
 
-    def prune(self, snapshots: Mapping[str, str]) -> Collection[str]:
+    @property
+    def image(self) -> str:
+        """See `Source.image`."""
+        return "fake"
+
+    def prune(self, snapshots: Mapping[SnapshotName, str]) -> Collection[SnapshotName]:
         """See `Source.prune`."""
-        for uuid in snapshots:
-            self.kept.pop(uuid, None)
-        return snapshots
+        for name in snapshots:
+            self.kept.pop(name.revision, None)
+        return list(snapshots)
 
     @contextmanager
     def live(self) -> Iterator["FakeSnapshot"]:
@@ -111,6 +117,7 @@ class FakeSnapshot:
         self.seconds = 0.0
         self.warnings: Sequence[str] = ()
         self.remark = ""
+        self.is_bound = revision is None
 
     @property
     def content(self) -> bytes | bytearray:

@@ -5,10 +5,14 @@
 `content` is the model: what the image must hold.
 """
 
+import struct
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 
 from backy.domain.config import SourceConfig
 from backy.domain.rbd_settings import RbdSettings, parse_rbd_settings
+from backy.domain.revision import SnapshotName
+from backy.ground.linux import PAGE
 from backy.ground.rbd import Pool
 from backy.source.base import Base, Changes
 from backy.source.rbd import RbdSource
@@ -20,16 +24,35 @@ SIZE = 4 * OBJECT
 
 
 class RbdSite:
-    """An image `vm` in a pool of its own. Ends with `close`."""
+    """An image of its own. Ends with `close`."""
 
-    def __init__(self, ceph: CephCluster, *, size: int = SIZE, pool: str | None = None) -> None:
+    def __init__(
+        self,
+        ceph: CephCluster,
+        *,
+        size: int = SIZE,
+        pool: str | None = None,
+        namespace: str = "",
+        create: Sequence[str] = (),
+        parent: "RbdSite | None" = None,
+    ) -> None:
         self.ceph = ceph
-        self.name = "vm"
+        self.name = ceph.new_image()
+        self.namespace = namespace
         self._stack = ExitStack()
-        self.pool: Pool = self._stack.enter_context(ceph.pool(pool))
-        self.pool.create(self.name, size)
-        self.content = bytearray(size)
-        self.settings = self.settings_of(image=self.name)
+        pool = pool or (ceph.shared_pool if not namespace else ceph.new_pool())
+        if namespace:
+            ceph.run("rbd", "namespace", "create", f"{pool}/{namespace}")
+        self.pool: Pool = self._stack.enter_context(ceph.pool(pool, namespace))
+        if parent is not None:
+            self.rbd("clone", f"{parent.pool.spec(parent.name)}@golden", self.pool.spec(self.name))
+            size = len(parent.content)
+        elif create:
+            self.rbd("create", "--size", f"{size}B", *create, self.pool.spec(self.name))
+        else:
+            self.pool.create(self.name, size)
+        self.content: bytearray = bytearray(size) if parent is None else bytearray(parent.content)
+        self.settings = self.settings_of()
         self.source = RbdSource(self.settings)
 
     def settings_of(self, **changed: str | bool) -> RbdSettings:
@@ -39,6 +62,8 @@ class RbdSite:
     def config(self, **changed: str | bool) -> SourceConfig:
         """The same as a job's configuration has it."""
         settings: dict[str, str | int | bool] = {"pool": self.pool.name, "image": self.name}
+        if self.namespace:
+            settings["namespace"] = self.namespace
         settings |= {"conf": str(self.ceph.conf), **changed}
         return SourceConfig("rbd", settings)
 
@@ -52,6 +77,15 @@ class RbdSite:
             image.write(content, offset)
             image.flush()
         self.content[offset : offset + len(content)] = content
+
+    def write_sparsely(self, content: bytes) -> None:
+        """Write those pages of a whole image that are not zero."""
+        with self.pool.image(self.name, read_only=False) as image:
+            for at in range(0, len(content), PAGE):
+                if any(content[at : at + PAGE]):
+                    image.write(content[at : at + PAGE], at)
+            image.flush()
+        self.content[:] = content
 
     def discard(self, offset: int, length: int) -> None:
         """Have a range read as zeros."""
@@ -70,6 +104,21 @@ class RbdSite:
         """Names of the image's snapshots."""
         with self.pool.image(self.name) as image:
             return [one.name for one in image.snapshots()]
+
+    def prune(self, *numbers: int) -> Collection[SnapshotName]:
+        """Have the source remove the snapshots of revisions."""
+        names = [SnapshotName(revision(number)) for number in numbers]
+        return self.source.prune(dict.fromkeys(names, self.source.place))
+
+    def mark_map_invalid(self, snapshot: int | None = None) -> None:
+        """Set the flag that librbd sets when it could not update the object map (src/cls/rbd)."""
+        ident, invalid, head = self._ident(), 1, (1 << 64) - 2
+        what = struct.pack("<QQQ", invalid, invalid, head if snapshot is None else snapshot)
+        self.pool.raw.execute(f"rbd_header.{ident}", "rbd", "set_flags", what)
+
+    def _ident(self) -> str:
+        with self.pool.image(self.name) as image:
+            return image.ident
 
     def kept(self, number: int) -> Base:
         """Make a snapshot that is kept; what its record would say."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from backy.domain.chunk import parse_codec
+from backy.domain.chunkmap import NO_DISK
 from backy.domain.config import JobConfig, SourceConfig, default_schedule
 from backy.domain.revision import Origin, Revision
 from backy.ground.clock import Clock, SystemClock
@@ -31,6 +32,7 @@ from backy.repository.maps import open_pinned
 from backy.repository.repository import Repository, create, create_job
 from backy.source.base import Source
 from backy.source.file import FileSource
+from backy.source.group import Group
 from backy.target.registry import find_target
 
 CHUNK = 4096
@@ -65,7 +67,7 @@ class Site:
             return backup(
                 repository,
                 opened,
-                source or FileSource(path),
+                Group({NO_DISK: source or FileSource(path)}),
                 {tag: Origin.SCHEDULE},
                 Coding(parse_codec(self.codec), self.delta),
                 self.clock,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from loopdisk import Disk
 
+from backy.domain.revision import SnapshotName
 from backy.source.base import Owner
 from backy.source.clonefiles import Clone, clone_name, clones_in, parse_name, remove_clones
 from cloning import OWNER, SIZE, ImageSite, revision
@@ -32,14 +33,23 @@ def test_prune_removes_exactly_what_it_is_told(image_site: ImageSite) -> None:
 
 def test_what_is_gone_already_is_gone(image_site: ImageSite) -> None:
     """A clone that somebody removed, or that was never made, needs no further try."""
-    assert {revision(1), revision(2)} == set(
-        image_site.source.prune({revision(1): str(image_site.folder), revision(2): ""})
-    )
+    names = [SnapshotName(revision(1)), SnapshotName(revision(2))]
+
+    assert set(names) == image_site.source.prune({names[0]: str(image_site.folder), names[1]: ""})
 
 
 def test_place_that_is_missing_is_tried_again(image_site: ImageSite) -> None:
     """Its file system may be mounted next time."""
-    assert [] == list(image_site.source.prune({revision(1): "/nowhere/at/all"}))
+    assert set() == image_site.source.prune({SnapshotName(revision(1)): "/nowhere/at/all"})
+
+
+def test_snapshot_of_another_type_stays(image_site: ImageSite) -> None:
+    """A job whose source was of another type before has places that are no directories."""
+    image_site.kept(1)
+
+    assert set() == image_site.source.prune({SnapshotName(revision(1)): "rbd:a/b"})
+    assert set() == image_site.source.prune({SnapshotName(revision(1)): "x"})
+    assert [image_site.clone(1)] == image_site.clones()
 
 
 @pytest.mark.parametrize("kind", ["link", "directory", "fifo"])
@@ -64,7 +74,8 @@ def test_revision_that_is_no_uuid_removes_nothing(image_site: ImageSite, name: s
     """What stands in a list of ours was not always written by us."""
     before = sorted(os.listdir(image_site.folder))
 
-    assert {name} == remove_clones(OWNER, {name: str(image_site.folder)})
+    snapshot = SnapshotName(name)
+    assert {snapshot} == remove_clones(OWNER, {snapshot: str(image_site.folder)})
     assert before == sorted(os.listdir(image_site.folder))
 
 

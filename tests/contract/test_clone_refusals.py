@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from loopdisk import Disk
 
-from backy.domain.revision import Consistency, View
+from backy.domain.revision import Consistency, SnapshotName, View
 from backy.ground import failpoint, fiemap
 from backy.source.base import Base, Changes, Confidence
 from backy.source.file import Cloning, FileSource
@@ -184,7 +184,8 @@ def test_clones_can_be_switched_off(image_site: ImageSite) -> None:
         assert ("", []) == (snapshot.remark, list(snapshot.warnings))
 
     assert "" == source.place
-    assert {revision(1)} == set(source.prune({revision(1): str(image_site.folder)}))
+    name = SnapshotName(revision(1))
+    assert {name} == set(source.prune({name: str(image_site.folder)}))
     assert [] == image_site.clones()
 
 

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 from loopdisk import Disk
 
+from backy.domain.chunkmap import NO_DISK
 from backy.domain.config import SourceConfig
 from backy.domain.revision import View
 from backy.ground.errors import SourceRefused
 from backy.source.commands import Commands
 from backy.source.file import Cloning, FileSource
-from backy.source.registry import open_source
+from backy.source.group import Group
+from backy.source.registry import open_group
 from cloning import OWNER, SIZE, ImageSite, revision, whole
 
 
@@ -33,17 +35,22 @@ def noting(notes: Path, word: str, then: str = "true") -> str:
     return f"echo {word} >> {notes}; {then}"
 
 
-def in_place(tmp_path: Path, notes: Path, pre: str = "true", post: str = "true") -> FileSource:
+def alone(source: FileSource, commands: Commands) -> Group:
+    """A job of one image with commands around it."""
+    return Group({NO_DISK: source}, commands, OWNER.job)
+
+
+def in_place(tmp_path: Path, notes: Path, pre: str = "true", post: str = "true") -> Group:
     """An image that is never cloned, with commands that note `pre` and `post`."""
     (tmp_path / "image").write_bytes(b"x" * SIZE)
     commands = Commands(noting(notes, "pre", pre), noting(notes, "post", post), 60)
-    return FileSource(str(tmp_path / "image"), Cloning(OWNER, wanted=False), commands)
+    return alone(FileSource(str(tmp_path / "image"), Cloning(OWNER, wanted=False)), commands)
 
 
 def test_commands_run_before_and_after_the_reads(tmp_path: Path, notes: Path) -> None:
     """What is read in place may be what the first command made, so the other waits for the last read."""
-    with in_place(tmp_path, notes).snapshot(revision(1)) as snapshot:
-        whole(snapshot)
+    with in_place(tmp_path, notes).snapshot(revision(1)) as snapshots:
+        whole(snapshots.disks[NO_DISK])
         assert "pre\n" == notes.read_text()
 
     assert "pre\npost\n" == notes.read_text()
@@ -53,9 +60,9 @@ def test_commands_run_before_and_after_the_reads(tmp_path: Path, notes: Path) ->
 def test_second_command_runs_once_the_clone_is_made(image_site: ImageSite, notes: Path) -> None:
     """A frozen guest goes on while its clone is read, and is told to only once."""
     commands = Commands(noting(notes, "pre"), noting(notes, "post"))
-    source = FileSource(str(image_site.path), Cloning(OWNER), commands)
-    with source.snapshot(revision(1)) as snapshot:
-        assert View.CLONE is snapshot.identity.view
+    source = alone(FileSource(str(image_site.path), Cloning(OWNER)), commands)
+    with source.snapshot(revision(1)) as snapshots:
+        assert View.CLONE is snapshots.disks[NO_DISK].identity.view
         assert "pre\npost\n" == notes.read_text()
 
     assert "pre\npost\n" == notes.read_text()
@@ -65,9 +72,9 @@ def test_second_command_runs_once_the_clone_is_made(image_site: ImageSite, notes
 def test_second_command_runs_once_the_clone_has_failed(image_site: ImageSite, notes: Path) -> None:
     """No guest stays frozen because a directory is missing."""
     commands = Commands(noting(notes, "pre"), noting(notes, "post"))
-    source = FileSource(str(image_site.path), Cloning(OWNER, "/nowhere"), commands)
-    with source.snapshot(revision(1)) as snapshot:
-        assert View.IN_PLACE is snapshot.identity.view
+    source = alone(FileSource(str(image_site.path), Cloning(OWNER, "/nowhere")), commands)
+    with source.snapshot(revision(1)) as snapshots:
+        assert View.IN_PLACE is snapshots.disks[NO_DISK].identity.view
         assert "pre\npost\n" == notes.read_text()
 
 
@@ -80,8 +87,8 @@ def test_where_nothing_can_be_cloned_the_second_command_waits(
     folder.mkdir()
     site = ImageSite(folder)
     commands = Commands(noting(notes, "pre"), noting(notes, "post"))
-    with FileSource(str(site.path), Cloning(OWNER), commands).snapshot(revision(1)) as snapshot:
-        assert snapshot.remark
+    with alone(FileSource(str(site.path), Cloning(OWNER)), commands).snapshot(revision(1)) as snapshots:
+        assert snapshots.disks[NO_DISK].remark
         assert "pre\n" == notes.read_text()
 
     assert "pre\npost\n" == notes.read_text()
@@ -91,9 +98,9 @@ def test_image_may_be_made_by_the_first_command(tmp_path: Path, notes: Path) -> 
     """Such as a snapshot of LVM, which the second one removes."""
     image = tmp_path / "image"
     commands = Commands(f'printf made > "$BACKY_SOURCE"; echo pre >> {notes}', 'rm "$BACKY_SOURCE"')
-    source = FileSource(str(image), Cloning(OWNER), commands)
-    with source.snapshot(revision(1)) as snapshot:
-        assert b"made" == whole(snapshot)
+    source = alone(FileSource(str(image), Cloning(OWNER)), commands)
+    with source.snapshot(revision(1)) as snapshots:
+        assert b"made" == whole(snapshots.disks[NO_DISK])
 
     assert not image.exists()
 
@@ -102,7 +109,9 @@ def test_commands_know_what_they_are_for(tmp_path: Path, notes: Path) -> None:
     """Job, revision and image stand in the environment of both."""
     (tmp_path / "image").write_bytes(b"x")
     line = f'echo "$BACKY_JOB $BACKY_REVISION $BACKY_SOURCE" >> {notes}'
-    source = FileSource(str(tmp_path / "image"), Cloning(OWNER, wanted=False), Commands(line, line))
+    source = alone(
+        FileSource(str(tmp_path / "image"), Cloning(OWNER, wanted=False)), Commands(line, line)
+    )
     with source.snapshot(revision(1)):
         pass
 
@@ -129,7 +138,7 @@ def test_command_that_takes_too_long_is_killed_with_all_it_started(tmp_path: Pat
     (tmp_path / "image").write_bytes(b"x")
     pre = f"sleep 1000 & echo $! > {tmp_path}/pid; wait"
     commands = Commands(pre, noting(notes, "post"), 1)
-    source = FileSource(str(tmp_path / "image"), Cloning(OWNER), commands)
+    source = alone(FileSource(str(tmp_path / "image"), Cloning(OWNER)), commands)
     with (
         pytest.raises(SourceRefused, match="pre-snapshot command took longer than 1 s and was killed"),
         source.snapshot(revision(1)),
@@ -184,9 +193,9 @@ def test_command_finds_nothing_on_its_input(tmp_path: Path, notes: Path) -> None
 @pytest.mark.root
 def test_second_command_that_fails_after_a_clone_is_a_warning(image_site: ImageSite) -> None:
     """The clone is good; that the guest may still be frozen has to be known."""
-    source = FileSource(str(image_site.path), Cloning(OWNER), Commands(None, "kill -9 $$"))
-    with source.snapshot(revision(1)) as snapshot:
-        assert ["the post-snapshot command was ended by signal 9"] == list(snapshot.warnings)
+    source = alone(FileSource(str(image_site.path), Cloning(OWNER)), Commands(None, "kill -9 $$"))
+    with source.snapshot(revision(1)) as snapshots:
+        assert ["the post-snapshot command was ended by signal 9"] == list(snapshots.warnings)
 
 
 def test_second_command_that_fails_at_the_end_is_shown(
@@ -213,7 +222,7 @@ def test_second_command_runs_after_an_error(
 def test_second_command_runs_when_the_image_is_missing(tmp_path: Path, notes: Path) -> None:
     """The first one has run, though nothing could be opened after it."""
     commands = Commands(noting(notes, "pre"), noting(notes, "post"))
-    source = FileSource(str(tmp_path / "none"), Cloning(OWNER), commands)
+    source = alone(FileSource(str(tmp_path / "none"), Cloning(OWNER)), commands)
     with pytest.raises(SourceRefused, match="does not exist"), source.snapshot(revision(1)):
         pass
 
@@ -225,11 +234,13 @@ import signal, sys
 from backy.source.base import Owner
 from backy.source.commands import Commands
 from backy.source.file import Cloning, FileSource
+from backy.source.group import Group
 def ended(*_):
     raise KeyboardInterrupt
 signal.signal(signal.SIGTERM, ended)
 image, pre, post, owner, job, revision = sys.argv[1:]
-with FileSource(image, Cloning(Owner(owner, job)), Commands(pre, post)).snapshot(revision):
+group = Group({"": FileSource(image, Cloning(Owner(owner, job)))}, Commands(pre, post), job)
+with group.snapshot(revision):
     signal.pause()
 """
 
@@ -241,7 +252,14 @@ def test_second_command_runs_after_sigterm(tmp_path: Path, notes: Path, when: st
     os.mkfifo(tmp_path / "ready")
     waits = "sleep 1000" if when == "during the first command" else "true"
     pre = f"echo $$ > {tmp_path}/pid; echo > {tmp_path}/ready; {waits}"
-    words = [str(tmp_path / "image"), pre, noting(notes, "post"), *OWNER, revision(1)]
+    words = [
+        str(tmp_path / "image"),
+        pre,
+        noting(notes, "post"),
+        OWNER.repository,
+        OWNER.job,
+        revision(1),
+    ]
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, *words], stderr=subprocess.DEVNULL)
     (tmp_path / "ready").read_bytes()
     if when == "during the reads":
@@ -263,7 +281,7 @@ def test_commands_come_from_the_configuration(tmp_path: Path, notes: Path) -> No
         "post-snapshot": noting(notes, "post"),
         "snapshot-timeout": "5s",
     }
-    with open_source(SourceConfig("file", settings), "config", OWNER).snapshot(revision(1)):
+    with open_group(SourceConfig("file", settings), "config", OWNER).snapshot(revision(1)):
         pass
 
     assert "pre\npost\n" == notes.read_text()

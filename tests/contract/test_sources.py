@@ -1,7 +1,7 @@
 """What every source promises a backup: the image's bytes, its holes, and whether it is one instant.
 
-One suite over files, sparse files, files in memory, clones on XFS and btrfs, block devices, and the
-fake that other tests use in their place.
+One suite over files, sparse files, files in memory, clones on XFS and btrfs, block devices, images in
+Ceph, and the fake that other tests use in their place.
 """
 
 import os
@@ -21,7 +21,9 @@ from backy.ground.errors import SourceFailed
 from backy.ground.linux import PAGE, Buffer
 from backy.source.base import Owner, Snapshot, Source
 from backy.source.file import Cloning, FileSource
+from cephcluster import CephCluster
 from fakes import FakeSource, loop_device
+from rbdsite import RbdSite
 
 REVISION = "11111111-1111-4111-8111-111111111111"
 OWNER = Owner("22222222-2222-4222-8222-222222222222", "vm01")
@@ -116,12 +118,21 @@ def on_btrfs(image: bytes, folder: Path, stack: ExitStack) -> Case:
     return cloned(image, folder, stack)
 
 
+def in_ceph(image: bytes, cluster: CephCluster, stack: ExitStack) -> Case:
+    """An image in Ceph, of which only the pages that are not zero were written."""
+    site = RbdSite(cluster, size=len(image))
+    stack.callback(site.close)
+    site.write_sparsely(image)
+    return Case(site.source, site.write)
+
+
 DEVICE = pytest.param(device, marks=pytest.mark.root)
 CLONES = [pytest.param(one, marks=pytest.mark.root) for one in (on_xfs, on_btrfs)]
 KINDS = {on_xfs: "xfs", on_btrfs: "btrfs"}
 FILES = [regular, sparse, in_memory, linked]
 LIVE = [*FILES, fake, DEVICE]
-EVERY = [*LIVE, *CLONES]
+FROZEN = [*CLONES, in_ceph]
+EVERY = [*LIVE, *FROZEN]
 
 
 @pytest.fixture
@@ -133,6 +144,10 @@ def make(
         request.getfixturevalue("as_root")
     with ExitStack() as stack:
         folder = tmp_path
+        if request.param is in_ceph:
+            cluster = request.getfixturevalue("ceph")
+            yield lambda image: in_ceph(image, cluster, stack)
+            return
         if request.param in KINDS:
             folder = file_systems(KINDS[request.param]).folder / tmp_path.name
             folder.mkdir()
@@ -170,7 +185,7 @@ def read_whole(snapshot: Snapshot) -> bytes:
 @pytest.mark.parametrize(
     ("make", "size"),
     [
-        *((kind, size) for kind in (*FILES, fake) for size in SIZES),
+        *((kind, size) for kind in (*FILES, fake, in_ceph) for size in SIZES),
         *(pytest.param(device, size, marks=pytest.mark.root) for size in DEVICE_SIZES),
         *(pytest.param(kind, size, marks=pytest.mark.root) for kind in KINDS for size in SIZES),
     ],
@@ -230,7 +245,7 @@ def test_holes_are_in_no_extent(make: Callable[[bytes], Case]) -> None:
         assert 2 * PAGE == snapshot.data_size
 
 
-@pytest.mark.parametrize("make", [sparse, in_memory, fake, *CLONES], indirect=True)
+@pytest.mark.parametrize("make", [sparse, in_memory, fake, *FROZEN], indirect=True)
 @pytest.mark.parametrize("size", [1, PAGE, 50 * PAGE + 5])
 def test_image_of_zeros_may_have_no_extent(make: Callable[[bytes], Case], size: int) -> None:
     """A hole from beginning to end is an image too."""
@@ -255,11 +270,11 @@ def test_image_that_is_written_during_the_snapshot_is_torn(
         assert Consistency.TORN is snapshot.consistency()
 
 
-@pytest.mark.parametrize("make", CLONES, indirect=True)
-def test_image_that_is_written_during_the_snapshot_of_a_clone_is_not_seen(
+@pytest.mark.parametrize("make", FROZEN, indirect=True)
+def test_image_that_is_written_during_a_frozen_view_is_not_seen(
     make: Callable[[bytes], Case],
 ) -> None:
-    """A clone is one instant, whatever happens to the image afterwards."""
+    """A clone or a snapshot is one instant, whatever happens to the image afterwards."""
     image = image_of(2 * C)
     case = make(image)
     with case.source.snapshot(REVISION) as snapshot:
@@ -305,4 +320,4 @@ def test_identity_names_type_and_size(make: Callable[[bytes], Case]) -> None:
     """Later runs can tell whether it is still the same thing that they read."""
     with make(image_of(2 * C)).source.snapshot(REVISION) as snapshot:
         assert 2 * C == snapshot.identity.size
-        assert snapshot.identity.type in ("file", "fake")
+        assert snapshot.identity.type in ("file", "fake", "rbd")

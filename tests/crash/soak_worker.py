@@ -23,6 +23,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from backy.domain.chunk import parse_codec
+from backy.domain.chunkmap import NO_DISK
 from backy.domain.config import TagPolicy
 from backy.domain.retention import plan_expiry
 from backy.domain.revision import Origin, Revision
@@ -37,6 +38,7 @@ from backy.operation.verify import Selected, verify
 from backy.repository import history as histories
 from backy.repository.repository import Job, Repository
 from backy.source.file import FileSource
+from backy.source.group import Group
 from backy.target.registry import find_target
 
 JOBS = 20
@@ -95,7 +97,7 @@ class Worker:
             revision = backup(
                 repository,
                 job,
-                FileSource(str(image)),
+                Group({NO_DISK: FileSource(str(image))}),
                 {"daily": Origin.SCHEDULE},
                 Coding(parse_codec("lz4")),
                 self._clock,

@@ -16,7 +16,7 @@ from crashsite import Run, Runner, Scene, noise, points
 from modelfaults import Killed, armed, killing
 
 from backy.domain.chunk import chunk_id
-from backy.domain.revision import Revision
+from backy.domain.revision import Revision, SnapshotName
 from backy.ground.directory import Directory
 from backy.ground.linux import PAGE
 from backy.operation import parallel
@@ -230,7 +230,7 @@ class Clones(FakeSource):
         if not kept:
             del self.kept[revision]
 
-    def prune(self, snapshots: Mapping[str, str]) -> list[str]:
+    def prune(self, snapshots: Mapping[SnapshotName, str]) -> list[SnapshotName]:
         """See `Source.prune`."""
         return list(super().prune(snapshots))
 
@@ -243,7 +243,7 @@ def revision_of(site: Site, uuid: str) -> Revision:
 def listed(site: Site) -> set[str]:
     """Revisions of which JOB/snapshots says that there is a snapshot."""
     with Directory.open(str(site.job)) as job:
-        return set(snapshots.listed(job))
+        return {name.revision for name in snapshots.listed(job)}
 
 
 def test_a_backup_with_hints_may_be_killed_at_every_step(

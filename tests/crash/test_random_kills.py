@@ -21,6 +21,7 @@ import pytest
 from crashsite import Run, Runner, Scene, noise, varied_image
 
 from backy.daemon.prepare import open_repository, prepare
+from backy.domain.chunkmap import NO_DISK
 from backy.domain.config import JobConfig, SourceConfig, TagPolicy, render_job
 from backy.domain.revision import Origin, Revision
 from backy.domain.settings import parse_settings
@@ -32,6 +33,7 @@ from backy.operation.restore import restore
 from backy.repository import history as histories
 from backy.repository.repository import Repository
 from backy.source.file import FileSource
+from backy.source.group import Group
 from backy.target.registry import find_target
 from scheduled import Scheduled, ended
 from tally import Tally
@@ -166,10 +168,10 @@ class Fleet(Scheduled):
             assert {} == prepare(repository, settings.jobs)
             for name in self.names:
                 with repository.job(name) as job:
-                    source = FileSource(str(folder / f"{name}.raw"))
+                    group = Group({NO_DISK: FileSource(str(folder / f"{name}.raw"))})
                     coding = Coding(settings.general.codec)
                     tags = {"before": Origin.FORCED}
-                    backup(repository, job, source, tags, coding, SystemClock(), NoProgress())
+                    backup(repository, job, group, tags, coding, SystemClock(), NoProgress())
 
     def make_due(self) -> None:
         """New images, and no revision with the tag that is wanted; only the newest ones are to stay."""

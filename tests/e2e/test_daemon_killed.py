@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from backy.daemon.prepare import open_repository, prepare
+from backy.domain.chunkmap import NO_DISK
 from backy.domain.revision import Origin
 from backy.domain.settings import parse_settings
 from backy.ground.clock import SystemClock
@@ -25,6 +26,7 @@ from backy.operation.backup import Coding, backup
 from backy.operation.progress import NoProgress
 from backy.repository import history as histories
 from backy.source.file import FileSource
+from backy.source.group import Group
 from scheduled import SECONDS, Scheduled, ended
 
 MARK = "BACKY_TEST_SITE"
@@ -87,10 +89,10 @@ class Killed(Scheduled):
             assert {} == prepare(repository, settings.jobs)
             for name in self.names * 2:
                 with repository.job(name) as job:
-                    source = FileSource(str(folder / f"{name}.raw"))
+                    group = Group({NO_DISK: FileSource(str(folder / f"{name}.raw"))})
                     tags = {"before": Origin.FORCED}
                     coding = Coding(settings.general.codec)
-                    backup(repository, job, source, tags, coding, SystemClock(), NoProgress())
+                    backup(repository, job, group, tags, coding, SystemClock(), NoProgress())
 
     def launch(self) -> None:
         """Start it, and let its callback know its process id."""

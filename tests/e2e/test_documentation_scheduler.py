@@ -18,7 +18,9 @@ from backy.daemon.openapi import DOCUMENT
 from backy.daemon.scheduler import Pool, Waiting, order
 from backy.domain import config, settings
 from backy.domain.chunk import parse_codec
+from backy.domain.chunkmap import NO_DISK
 from backy.domain.config import TagPolicy
+from backy.domain.group_settings import GROUP_KEYS
 from backy.domain.health import assess
 from backy.domain.names import MANUAL_PREFIX
 from backy.domain.retention import plan_expiry
@@ -26,7 +28,7 @@ from backy.domain.revision import Origin, Revision, SourceIdentity, Stats, Trust
 from backy.domain.schedule import backoff, job_spread, next_slot
 from backy.domain.settings import SOURCE_KEYS, Settings, parse_settings
 from backy.ground.clock import SystemClock
-from backy.source.registry import open_source
+from backy.source.registry import open_group
 
 EXAMPLE = ROOT / "backy.conf.example"
 SCHEDULING = (DOC / "scheduling.md").read_text()
@@ -44,7 +46,7 @@ def loaded(text: str) -> Settings:
 
 def uncommented(text: str) -> str:
     """The example with all the keys that it offers as comments."""
-    return re.sub(r"^( *)#(?=[a-z])", r"\1", text, flags=re.MULTILINE)
+    return re.sub(r"^( *)#(?=[a-z]|- )", r"\1", text, flags=re.MULTILINE)
 
 
 def paths(found: object, prefix: str = "") -> set[str]:
@@ -68,7 +70,8 @@ def test_the_example_configuration_loads_with_all_that_is_commented_out() -> Non
     """What operators take the '#' away from is accepted too."""
     found = loaded(uncommented(EXAMPLE.read_text()))
 
-    assert ("flyingcircus", ["backup2"]) == (found.jobs["vm03"].source.type, list(found.peers))
+    assert "flyingcircus" == found.jobs["vm03"].source.disks[NO_DISK].type
+    assert ["backup2"] == list(found.peers)
     assert found.general.failed_callback
     assert found.api.client_token in found.api.tokens
 
@@ -83,6 +86,7 @@ def test_the_example_configuration_shows_every_key() -> None:
         *(f"api.cli-default.{key}" for key in settings._CLIENT),
         *(f"peers.backup2.{key}" for key in settings._PEER),
         *(f"jobs.vm03.source.{key}" for key in ("type", *SOURCE_KEYS["flyingcircus"])),
+        *(f"jobs.vm04.{key}" for key in (config.SOURCES, *GROUP_KEYS)),
     }
 
     assert set() == known - shown
@@ -121,7 +125,7 @@ def test_jobs_of_the_example_configuration_are_valid() -> None:
 
     assert jobs
     for name, job in jobs.items():
-        open_source(job.source, name, None)
+        open_group(job.source, name, None)
 
 
 def test_the_job_configuration_that_is_shown_is_what_init_writes() -> None:

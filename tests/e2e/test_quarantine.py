@@ -267,7 +267,7 @@ def test_repair_fills_what_the_image_still_has(store: Site) -> None:
     assert SHARED + SECOND == store.restored(second)
     assert ["healed", "open"] == sorted(one["state"] for one in reports(store))
     again = json.loads(everywhere(store, "repair", "vm", "--json").stdout)
-    assert [{"offset": CHUNK, "length": CHUNK}] == again["left"][0]["ranges"]
+    assert [{"disk": "", "offset": CHUNK, "length": CHUNK}] == again["left"][0]["ranges"]
 
 
 def test_repair_of_a_whole_job_has_nothing_to_do(store: Site) -> None:

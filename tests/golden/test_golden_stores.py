@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backy.domain.revision import Distrust
+from backy.domain.revision import Distrust, SnapshotName
 from backy.ground.directory import Directory
 from backy.repository import history as histories
 from backy.repository import snapshots
@@ -72,8 +72,8 @@ def test_a_golden_store_has_what_backups_from_snapshots_leave(tmp_path: Path) ->
     assert len(revisions) == len(readings) == 9
     assert 4 < len(deltas) == sum(one.stats.chunks_delta for one in revisions)
     assert 0 < sum(one.stats.chunks_inherited for one in revisions)
-    assert [revisions[-1].uuid] == list(listed)
-    assert all(one.source.kept is not None and one.stats.seconds for one in revisions)
+    assert [SnapshotName(revisions[-1].uuid)] == list(listed)
+    assert all(one.source and one.source.kept and one.stats.seconds for one in revisions)
     assert [False] * 6 + [True] + [False] * 2 == [one.audit_failed for one in readings]
     assert {Distrust.SOURCE, None} == {one.distrust for one in revisions}
     assert {None, *(one.uuid for one in revisions)} > {one.since for one in readings} > {None}

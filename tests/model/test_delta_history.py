@@ -27,7 +27,7 @@ from modelfaults import Killed, armed, killing
 from rot import Rot
 
 from backy.domain import audit
-from backy.domain.revision import Distrust, Revision
+from backy.domain.revision import Distrust, Revision, SnapshotName
 from backy.ground.directory import Directory
 from backy.ground.errors import ImageDamaged
 from backy.ground.linux import PAGE
@@ -168,7 +168,7 @@ class DeltaHistory(RuleBasedStateMachine):
         self._check_audit(job, before, revision)
         assert [revision.uuid] == list(source.kept)
         with Directory.open(str(self.site.base / job)) as directory:
-            assert {revision.uuid: "memory"} == snapshots.listed(directory)
+            assert {SnapshotName(revision.uuid): "memory"} == snapshots.listed(directory)
         if known:
             self._check_healed(job, revision)
             if self.damaged:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backy.domain import audit
-from backy.domain.revision import Distrust, Revision
+from backy.domain.revision import Distrust, Revision, SnapshotName
 from backy.ground.directory import Directory
 from backy.ground.linux import PAGE
 from backy.repository import snapshots
@@ -124,7 +124,7 @@ def test_the_snapshot_of_the_newest_revision_is_kept(hinted: Site, source: FakeS
 
         assert [revision.uuid] == list(source.kept)
         with Directory.open(str(hinted.job)) as job:
-            assert {revision.uuid: "memory"} == snapshots.listed(job)
+            assert {SnapshotName(revision.uuid): "memory"} == snapshots.listed(job)
 
 
 def test_a_snapshot_that_a_dead_run_left_is_removed(hinted: Site, source: FakeSource) -> None:
@@ -134,7 +134,7 @@ def test_a_snapshot_that_a_dead_run_left_is_removed(hinted: Site, source: FakeSo
     source.kept[dead] = b""
     source.kept["somebody else's"] = b""
     with Directory.open(str(hinted.job)) as job:
-        snapshots.note(job, dead, "memory", {first.uuid: "memory"})
+        snapshots.note(job, {SnapshotName(dead): "memory"}, {SnapshotName(first.uuid): "memory"})
 
     second = hinted.backup(source=source)
 

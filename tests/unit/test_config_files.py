@@ -132,7 +132,7 @@ def test_wrong_global_setting_is_told_with_its_key(text: str, key: str, why: str
 @pytest.mark.parametrize(
     ("old", "new", "key", "why"),
     [
-        ("source:", "sources:", "sources", "did you mean 'source'?"),
+        ("source:", "sources:", "sources", "'source' has a single image"),
         ("schedule:", "shedule:", "shedule", "did you mean 'schedule'?"),
         ("keep: 10", "kep: 10", "schedule.daily.kep", "did you mean 'keep'?"),
         (", keep: 10", "", "schedule.daily.keep", "it is missing"),

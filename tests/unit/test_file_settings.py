@@ -3,7 +3,9 @@
 import pytest
 
 from backy.domain.config import JobConfig, SourceConfig, TagPolicy, parse_job, render_job
-from backy.domain.file_settings import FileSettings, WrongSetting, parse_file_settings
+from backy.domain.file_settings import FileSettings, parse_file_settings
+from backy.domain.group_settings import GroupSettings, parse_group_settings
+from backy.domain.setting import WrongSetting
 from backy.domain.settings import parse_settings
 
 ALL: dict[str, str | int | bool] = {
@@ -18,14 +20,14 @@ ALL: dict[str, str | int | bool] = {
 
 def test_a_name_is_enough() -> None:
     """Everything else has a default."""
-    assert FileSettings("/x", True, None, None, None, 60) == parse_file_settings({"filename": "/x"})
+    assert FileSettings("/x", True, None) == parse_file_settings({"filename": "/x"})
+    assert GroupSettings(None, None, 60) == parse_group_settings({"filename": "/x"})
 
 
 def test_all_settings_are_taken() -> None:
     """Each has its place."""
-    assert FileSettings(
-        "/srv/vm01.raw", False, "/srv/clones", "freeze", "thaw", 120
-    ) == parse_file_settings(ALL)
+    assert FileSettings("/srv/vm01.raw", False, "/srv/clones") == parse_file_settings(ALL)
+    assert GroupSettings("freeze", "thaw", 120) == parse_group_settings(ALL)
 
 
 @pytest.mark.parametrize(("written", "wanted"), [("auto", True), ("off", False), ("'off'", False)])

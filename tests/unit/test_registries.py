@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from backy.domain.config import SourceConfig
+from backy.domain.chunkmap import NO_DISK
+from backy.domain.config import SourceConfig, SourcesConfig
 from backy.ground.errors import ConfigError, OptionRefused, TargetRefused
 from backy.source.file import FileSource
-from backy.source.registry import from_argument, open_source
+from backy.source.registry import from_argument, open_group
 from backy.target.device import DeviceTarget
 from backy.target.file import FileTarget
 from backy.target.registry import find_target
@@ -21,10 +22,44 @@ from strategies import hostile_names
 
 def test_file_source_is_opened_by_its_type() -> None:
     """Type `file` with a filename gives a file source."""
-    source = open_source(SourceConfig("file", {"filename": "/x"}), "config", None)
+    group = open_group(SourceConfig("file", {"filename": "/x"}), "config", None)
 
-    assert isinstance(source, FileSource)
-    assert "/x" == source.path
+    assert [NO_DISK] == list(group.disks)
+    assert isinstance(group.disks[NO_DISK], FileSource)
+    assert "/x" == group.disks[NO_DISK].image
+
+
+def test_disks_are_opened_by_name() -> None:
+    """In the order of the list."""
+    config = SourcesConfig({name: SourceConfig("file", {"filename": f"/{name}"}) for name in "ba"})
+
+    disks = open_group(config, "config", None).disks
+
+    assert {"b": "/b", "a": "/a"} == {name: source.image for name, source in disks.items()}
+    assert ["b", "a"] == list(disks)
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        (SourcesConfig({"a": SourceConfig("floppy", {})}), "sources[a].type"),
+        (SourcesConfig({"a": SourceConfig("file", {})}), "sources[a].filename"),
+        (
+            SourcesConfig({"a": SourceConfig("file", {"filename": "/x", "pre-snapshot": "x"})}),
+            "sources[a].pre-snapshot",
+        ),
+        (
+            SourcesConfig({"a": SourceConfig("file", {"filename": "/x"})}, {"snapshot-timeout": 0}),
+            "snapshot-timeout",
+        ),
+    ],
+)
+def test_wrong_disk_is_told_with_its_key(config: SourcesConfig, key: str) -> None:
+    """By the disk's name; what concerns all of them stands beside the list."""
+    with pytest.raises(ConfigError) as caught:
+        open_group(config, "JOB/config", None)
+
+    assert ("JOB/config", key) == (caught.value.file, caught.value.key)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +90,7 @@ def test_wrong_source_is_told_with_its_key(
 ) -> None:
     """Unknown types, missing names and other types' keys are errors of the configuration."""
     with pytest.raises(ConfigError) as caught:
-        open_source(SourceConfig(kind, settings), "JOB/config", None)
+        open_group(SourceConfig(kind, settings), "JOB/config", None)
 
     assert ("JOB/config", key) == (caught.value.file, caught.value.key)
 

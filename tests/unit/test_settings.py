@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from backy.domain.config import GLOBAL_KEYS, SourceConfig, TagPolicy
+from backy.domain.chunkmap import NO_DISK
+from backy.domain.config import (
+    GLOBAL_KEYS,
+    SourceConfig,
+    SourcesConfig,
+    TagPolicy,
+    parse_job,
+    render_job,
+)
 from backy.domain.settings import _API, DEFAULT_FILE, ApiConfig, PeerConfig, Settings, parse_settings
 from backy.ground.errors import ConfigError, ConfigFaults
 
@@ -87,7 +95,9 @@ def test_older_file_loads_and_lists_what_means_nothing_here() -> None:
     """Sources of 2.5 and the stale `ceph` are read; settings without a meaning are listed."""
     found = read(OLDER).complete()
 
-    assert ["file", "ceph-rbd", "ceph"] == [job.source.type for job in found.jobs.values()]
+    assert ["file", "ceph-rbd", "ceph"] == [
+        one.source.disks[NO_DISK].type for one in found.jobs.values()
+    ]
     assert {"filename": "/srv/a.raw"} == found.jobs["a"].source.settings
     telnet = ("global.telnet-addrs", "global.telnet-port")
     legacy = ("global.status-file", "global.status-interval", *telnet)
@@ -179,7 +189,7 @@ def test_mistake_is_told_with_its_key(text: str, key: str, why: str) -> None:
     [
         ("schedule: default, ", "", "schedule", "it is missing"),
         (", source: {type: file, filename: /srv/vm01.raw}", "", "source", "it is missing"),
-        ("source:", "sources:", "sources", "did you mean 'source'?"),
+        ("source:", "sources:", "sources", "'source' has a single image"),
         ("type: file", "type: s3", "source.type", "'s3' is not known; there are file, rbd"),
         ("type: file, ", "", "source.type", "it is missing"),
         ("type: file", "type: [file]", "source.type", "must be a text"),
@@ -347,3 +357,101 @@ def test_example_mentions_every_key() -> None:
     text = EXAMPLE.read_text(encoding="utf-8")
 
     assert [] == [key for key in (*GLOBAL_KEYS, "api", *_API) if f"{key}:" not in text]
+
+
+DISKS = """
+schedules: {default: {daily: {interval: 1d, keep: 10}}}
+jobs:
+  vm01:
+    schedule: default
+    sources:
+    - {disk: root, type: file, filename: /srv/root.raw}
+    - {disk: data, type: file, filename: /srv/data.raw, clone: off, cow: true}
+    pre-snapshot: freeze
+    snapshot-timeout: 2m
+"""
+
+
+def test_job_may_have_several_disks() -> None:
+    """In the order of the list, with what concerns all of them once."""
+    job = read(DISKS).complete().jobs["vm01"]
+
+    disks = {
+        "root": SourceConfig("file", {"filename": "/srv/root.raw"}),
+        "data": SourceConfig("file", {"filename": "/srv/data.raw", "clone": False}),
+    }
+    assert SourcesConfig(disks, {"pre-snapshot": "freeze", "snapshot-timeout": "2m"}) == job.source
+    assert ["root", "data"] == list(job.source.disks)
+    assert ("sources[data].cow",) == job.legacy
+    assert job._replace(legacy=()) == parse_job(render_job(job), "config")
+
+
+@pytest.mark.parametrize(
+    ("sources", "faults"),
+    [
+        ("{sources: []}", {"sources": "at least one"}),
+        ("{sources: }", {"sources": "at least one"}),
+        ("{sources: {disk: a, type: file, filename: /a}}", {"sources": "at least one"}),
+        ("{sources: [7]}", {"sources[1]": "table"}),
+        ("{sources: [{type: file, filename: /a}]}", {"sources[1].disk": "missing"}),
+        ("{sources: [{disk: a.b, type: file, filename: /a}]}", {"sources[1].disk": "no disk name"}),
+        ("{sources: [{disk: 7, type: file, filename: /a}]}", {"sources[1].disk": "text"}),
+        (
+            "{sources: [{disk: a, type: file, filename: /a}, {disk: a, type: file, filename: /b}]}",
+            {"sources[a].disk": "another disk"},
+        ),
+        (
+            "{sources: [{disk: a, type: file, filename: /a}, {disk: b, type: file, filename: /a}]}",
+            {"sources[b]": "the image of sources[a] too"},
+        ),
+        (
+            "{sources: [{disk: a, type: file, filename: /a, pre-snapshot: x}]}",
+            {"sources[a].pre-snapshot": "beside 'sources'"},
+        ),
+        (
+            "{sources: [{disk: a, type: file}, {disk: b, type: floppy}], snapshot-timeout: soon}",
+            {
+                "sources[a].filename": "missing",
+                "sources[b].type": "not known",
+                "snapshot-timeout": "soon",
+            },
+        ),
+        (
+            "{sources: [{disk: a, type: file, filename: /a}], source: {type: file, filename: /a}}",
+            {"sources": "there is 'source' too"},
+        ),
+        (
+            "{source: {type: file, filename: /a}, pre-snapshot: x}",
+            {"pre-snapshot": "belongs into 'source'"},
+        ),
+        ("{sources: [{disk: a, type: file, filename: /a, sise: 1}]}", {"sources[a].sise": "sise"}),
+    ],
+)
+def test_every_mistake_about_disks_is_told(sources: str, faults: dict[str, str]) -> None:
+    """By the disk's name where it has one that may be shown, otherwise by its number."""
+    text = "schedules: {default: {}}\njobs: {vm01: {schedule: default, " + sources[1:-1] + "}}"
+    found = {fault.key: fault.message for fault in read(text).faults}
+
+    assert {f"jobs.vm01.{key}" for key in faults} == set(found)
+    for key, word in faults.items():
+        assert word in found[f"jobs.vm01.{key}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("sources: []", "sources"),
+        ("sources: [{disk: a, type: file, filename: /a}]\nsource: {type: file}", "sources"),
+        ("sources: [{type: file, filename: /a}]", "sources[1].disk"),
+        ("sources: [{disk: a, type: file}, {disk: a, type: file}]", "sources[a].disk"),
+        ("sources: [{disk: a, type: file, snapshot-timeout: 1}]", "sources[a].snapshot-timeout"),
+        ("source: {type: file}\nsnapshot-timeout: 1", "snapshot-timeout"),
+        ("post-snapshot: thaw", "source"),
+    ],
+)
+def test_mistake_about_disks_in_the_job_s_own_file(text: str, key: str) -> None:
+    """The first one ends it."""
+    with pytest.raises(ConfigError) as caught:
+        parse_job(f"schedule: {{}}\n{text}\n", "config")
+
+    assert key == caught.value.key

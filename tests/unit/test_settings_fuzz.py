@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from backy.domain.config import parse_job, render_job
+from backy.domain.config import SourceConfig, SourcesConfig, parse_job, render_job
+from backy.domain.group_settings import GROUP_KEYS
+from backy.domain.names import check_disk_name
 from backy.domain.settings import SOURCE_KEYS, Settings, parse_settings
 from backy.ground.errors import ConfigError, ConfigFaults
 from tally import Tally
@@ -37,6 +39,16 @@ DOCUMENT: dict[object, object] = {
             "schedule": "frequent",
             "source": {"type": "rbd", "pool": "rbd", "image": "vm02", "full-always": False},
         },
+        "vm03": {
+            "schedule": "default",
+            "sources": [
+                {"disk": "root", "type": "file", "filename": "/srv/vm03-root.raw"},
+                {"disk": "data", "type": "rbd", "pool": "rbd", "image": "vm03"},
+            ],
+            "pre-snapshot": "freeze",
+            "post-snapshot": "thaw",
+            "snapshot-timeout": "1m",
+        },
     },
 }
 VALUES: list[object] = [None, True, False, 0, -1, 1, 65536, 10**30, 1.5, float("inf"), float("nan")]
@@ -44,13 +56,28 @@ VALUES += ["", " ", "0", "1d12h", "-1d", "999999999999w", "../x", "/", "\0", "\n
 VALUES += ["default", "file", "rbd", "http://", "http://[", "http://x:y", "0.0.0.0", "::1%", "1" * 400]
 VALUES += [[], {}, [1], {"a": 1}, {1: 2}, {None: None}, [[]], "zstd:99", "\xe4", "\U0001f600"]
 KEYS: list[object] = ["", "x", 1, None, True, 1.5, "..", "a/b", "chunks", "base_dir", "\n", "k" * 300]
-KEYS += ["tokens", "schedule", "source", "type", "jobs", "interval", "manual:x", "\x1b[2J", "<<", "="]
+KEYS += [
+    "tokens",
+    "schedule",
+    "source",
+    "sources",
+    "disk",
+    "type",
+    "jobs",
+    "interval",
+    "manual:x",
+    "\x1b[2J",
+    "<<",
+    "=",
+]
 
 Table = dict[object, object]
 
 
 def tables(found: object) -> list[Table]:
     """All tables of a document, itself first."""
+    if isinstance(found, list):
+        return [one for value in found for one in tables(value)]
     if not isinstance(found, dict):
         return []
     return [found, *(one for value in found.values() for one in tables(value))]
@@ -123,13 +150,26 @@ def check(text: str, *, lenient: bool) -> None:
     check_records(found)
 
 
+def check_disks(source: SourceConfig | SourcesConfig) -> None:
+    """Disks have names that files can have, and what concerns all of them stands once."""
+    if isinstance(source, SourceConfig):
+        return
+    assert source.disks
+    assert set(source.settings) <= set(GROUP_KEYS)
+    for disk, one in source.disks.items():
+        assert check_disk_name(disk)
+        assert set() == set(one.settings) & set(GROUP_KEYS)
+
+
 def check_records(found: Settings) -> None:
     """What is not refused holds what its readers rely on, and only that."""
     assert all(job.schedule in found.schedules.values() for job in found.jobs.values())
     for job in found.jobs.values():
         assert all(one.interval > 0 and one.keep > 0 for one in job.schedule.values())
-        assert job.source.type in SOURCE_KEYS
-        assert set(job.source.settings) <= set(SOURCE_KEYS[job.source.type])
+        for source in job.source.disks.values():
+            assert source.type in SOURCE_KEYS
+            assert set(source.settings) <= set(SOURCE_KEYS[source.type])
+        check_disks(job.source)
         assert job == parse_job(render_job(job), FILE)._replace(legacy=job.legacy)
     assert 1 <= found.general.worker_limit <= 1000
     assert found.general.base_dir.startswith("/")

@@ -15,7 +15,7 @@ from backy.ground.linux import keep_freed_memory
 from backy.ground.units import format_duration, format_size
 from backy.operation.backup import Coding, backup
 from backy.source.base import Owner
-from backy.source.registry import open_source
+from backy.source.registry import open_group
 
 
 @click.command()
@@ -52,7 +52,7 @@ def command(options: Options, tags: str, codec: str | None, delta: str | None, *
         config = job.config()
         wanted = tag_rules.allowed(tags, config.schedule, force)
         owner = Owner(repository.format.repository, job.name)
-        source = open_source(config.source, job.config_path, owner)
+        group = open_group(config.source, job.config_path, owner)
         legacy = settings.legacy + config.legacy
         if legacy:
             log.warning("settings of older versions have no effect", keys=", ".join(legacy))
@@ -64,7 +64,7 @@ def command(options: Options, tags: str, codec: str | None, delta: str | None, *
 
         try:
             revision = backup(
-                repository, job, source, wanted, coding, SystemClock(), options.progress(), tell
+                repository, job, group, wanted, coding, SystemClock(), options.progress(), tell
             )
         except BackyError as error:
             log.error("backup failed", job=job.name, error=error.message)

@@ -33,7 +33,7 @@ def command(options: Options, kind: str, source: str, *, force: bool) -> None:
       backy -b /srv/backy/vm01 init file /srv/images/vm01.raw
     """
     config = JobConfig(registry.from_argument(kind, source, os.path.abspath(source)), default_schedule())
-    with registry.open_source(config.source, "init", None).live():
+    with registry.open_group(config.source, "init", None).live():
         pass  # so a mistyped source shows now, not at night
     base, job = _place(options)
     check_job_name(job)

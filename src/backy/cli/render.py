@@ -43,6 +43,11 @@ def are(number: int) -> str:
     return "is" if number == 1 else "are"
 
 
+def byte_range(disk: str, offset: int, length: int) -> str:
+    """`OFFSET+LENGTH`, of a disk that has a name with that before it: `root:0+4096`."""
+    return f"{disk}:{offset}+{length}" if disk else f"{offset}+{length}"
+
+
 def local_time(instant: datetime) -> str:
     """An instant in the zone of the host, to the second."""
     with suppress(OverflowError):  # the first and the last day of the calendar have no local form

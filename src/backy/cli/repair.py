@@ -3,11 +3,11 @@
 import click
 
 from backy.cli.options import Options, pass_options
-from backy.cli.render import counted, json, table
+from backy.cli.render import byte_range, counted, json, table
 from backy.ground.clock import SystemClock
 from backy.ground.errors import BackyError
 from backy.operation.repair import Repaired, repair
-from backy.source.registry import open_source
+from backy.source.registry import open_group
 
 
 @click.command()
@@ -29,10 +29,10 @@ def command(options: Options, name: str | None, *, as_json: bool) -> None:
         options = options._replace(job=name)
     settings = options.global_config()
     with options.opened_job() as (repository, job), options.log_for(job) as log:
-        source = open_source(job.config().source, job.config_path, None)
+        group = open_group(job.config().source, job.config_path, None)
         log.info("repair started", job=job.name)
         try:
-            done = repair(repository, job, source, settings.codec, SystemClock(), options.progress())
+            done = repair(repository, job, group, settings.codec, SystemClock(), options.progress())
         except BackyError as error:
             log.error("repair failed", job=job.name, error=error.message)
             raise
@@ -48,7 +48,9 @@ def command(options: Options, name: str | None, *, as_json: bool) -> None:
 def _tell(options: Options, done: Repaired) -> None:
     if done.left:
         rows = [
-            [one.revision, f"{offset}+{length}"] for one in done.left for offset, length in one.ranges
+            [one.revision, byte_range(lost.disk, lost.offset, lost.length)]
+            for one in done.left
+            for lost in one.ranges
         ]
         click.echo(table(["Revision", "Still lost (offset+length)"], rows))
     options.tell(
@@ -59,10 +61,7 @@ def _tell(options: Options, done: Repaired) -> None:
 
 def _document(done: Repaired) -> dict[str, object]:
     left = [
-        {
-            "revision": one.revision,
-            "ranges": [{"offset": offset, "length": length} for offset, length in one.ranges],
-        }
+        {"revision": one.revision, "ranges": [lost._asdict() for lost in one.ranges]}
         for one in done.left
     ]
     return {**done._asdict(), "left": left}

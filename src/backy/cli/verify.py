@@ -8,7 +8,7 @@ import click
 
 from backy.cli import edge
 from backy.cli.options import Options, pass_options
-from backy.cli.render import counted, json, table
+from backy.cli.render import byte_range, counted, json, table
 from backy.ground.clock import SystemClock
 from backy.ground.errors import (
     BackyError,
@@ -213,7 +213,7 @@ def _selected(
 def _table(findings: list[Finding]) -> str:
     rows = []
     for one in findings:
-        ranges = ", ".join(f"{offset}+{length}" for offset, length in one.ranges[:4])
+        ranges = ", ".join(byte_range(one.disk, *span) for span in one.ranges[:4])
         more = f", … ({len(one.ranges)})" if len(one.ranges) > 4 else ""
         rows.append([one.kind.value, one.job, one.revision, (ranges + more) or "-", one.why])
     return table(["What", "Job", "Revision", "Bytes (offset+length)", "Why"], rows)

@@ -6,6 +6,13 @@ Two files. `JOB/config` says where a job's image comes from and which tags its s
     schedule:
       daily: {interval: 1d, keep: 10}
 
+Several disks of one machine stand in `sources`, with what concerns all of them beside it:
+
+    sources:
+    - {disk: root, type: file, filename: /srv/vm01-root.raw}
+    - {disk: data, type: file, filename: /srv/vm01-data.raw}
+    pre-snapshot: virsh domfsfreeze vm01
+
 `/etc/backy.conf` (option -c) holds `global` settings, and the scheduler's `schedules` and `jobs`,
 which `settings` reads.
 
@@ -16,13 +23,15 @@ Limits: pure; unknown keys are refused with the nearest valid one. Keys that onl
 are accepted and listed in `legacy`, so that existing files load unchanged.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import yaml
 
 from backy.domain.chunk import Codec, parse_codec
-from backy.domain.names import check_tag_name
+from backy.domain.chunkmap import NO_DISK
+from backy.domain.group_settings import GROUP_KEYS
+from backy.domain.names import check_disk_name, check_tag_name
 from backy.domain.strict_yaml import check_keys, load, mapping, shown
 from backy.domain.strict_yaml import text as text_of
 from backy.ground.errors import ConfigError, NameRefused
@@ -49,7 +58,9 @@ GLOBAL_KEYS = (
 )
 GLOBAL_LEGACY = ("status-file", "status-interval", "telnet-addrs", "telnet-port")
 SOURCE_LEGACY = ("cow", "backend")
-_JOB = ("source", "schedule")
+SOURCE, SOURCES, SCHEDULE, DISK = "source", "sources", "schedule", "disk"
+MISSING = "it is missing"
+JOB_KEYS = (SOURCE, SOURCES, *GROUP_KEYS, SCHEDULE)
 _JOB_LEGACY = ("path",)
 
 
@@ -80,11 +91,23 @@ class SourceConfig(NamedTuple):
     type: str
     settings: Mapping[str, str | int | bool]
 
+    @property
+    def disks(self) -> Mapping[str, "SourceConfig"]:
+        """Itself, as the one disk that has no name."""
+        return {NO_DISK: self}
+
+
+class SourcesConfig(NamedTuple):
+    """The sources of several disks, by name, and the settings that concern all of them."""
+
+    disks: Mapping[str, SourceConfig]
+    settings: Mapping[str, str | int | bool] = {}
+
 
 class JobConfig(NamedTuple):
     """`JOB/config`; `legacy` lists keys that were accepted and mean nothing here."""
 
-    source: SourceConfig
+    source: SourceConfig | SourcesConfig
     schedule: Mapping[str, TagPolicy]
     legacy: tuple[str, ...] = ()
 
@@ -178,25 +201,56 @@ def _program(section: Mapping[str, object], name: str, file: str) -> str | None:
 def parse_job(text: str, file: str) -> JobConfig:
     """A job's own configuration file."""
     document = mapping(load(text, file), file, "")
-    check_keys(document, _JOB + _JOB_LEGACY, file, "")
-    for key in _JOB:
-        if key not in document:
-            raise ConfigError(file, key, "it is missing")
-    source = parse_source(document["source"], file, "source")
-    schedule = parse_schedule(document["schedule"], file, "schedule")
+    check_keys(document, JOB_KEYS + _JOB_LEGACY, file, "")
+    for key, why in misplaced(document):
+        raise ConfigError(file, key, why)
+    source = parse_job_source(document, file, "")
+    schedule = parse_schedule(document[SCHEDULE], file, SCHEDULE)
     legacy = [key for key in document if key in _JOB_LEGACY]
-    legacy += [f"source.{key}" for key in mapping(document["source"], file, "") if key in SOURCE_LEGACY]
-    return JobConfig(source, schedule, tuple(legacy))
+    return JobConfig(source, schedule, (*legacy, *legacy_of(document)))
+
+
+def misplaced(document: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """Keys of a job that are missing, or that do not go with others; each with the reason."""
+    if SOURCE in document and SOURCES in document:
+        yield SOURCES, f"there is {SOURCE!r} too: a job has one of them"
+    if SOURCE not in document and SOURCES not in document:
+        yield SOURCE, MISSING
+    if SCHEDULE not in document:
+        yield SCHEDULE, MISSING
+    if SOURCES not in document:
+        for key in GROUP_KEYS:
+            if key in document:
+                yield key, f"it belongs into {SOURCE!r}"
+
+
+def legacy_of(document: Mapping[str, object]) -> tuple[str, ...]:
+    """Keys of a job's sources, which were parsed, that only older versions knew."""
+    found = document.get(SOURCE)
+    if isinstance(found, dict):
+        return tuple(f"{SOURCE}.{key}" for key in found if key in SOURCE_LEGACY)
+    return tuple(
+        f"{key}.{name}"
+        for key, one in listed_sources(document.get(SOURCES))
+        if isinstance(one, dict)
+        for name in one
+        if name in SOURCE_LEGACY
+    )
 
 
 def render_job(config: JobConfig) -> str:
     """The text of a job's configuration file, which `parse_job` reads back."""
-    document = {
-        "source": {"type": config.source.type, **config.source.settings},
-        "schedule": {
-            tag: {"interval": policy.interval, "keep": policy.keep}
-            for tag, policy in config.schedule.items()
-        },
+    document: dict[str, object] = {}
+    if isinstance(config.source, SourcesConfig):
+        document[SOURCES] = [
+            {DISK: disk, "type": one.type, **one.settings} for disk, one in config.source.disks.items()
+        ]
+        document.update(config.source.settings)
+    else:
+        document[SOURCE] = {"type": config.source.type, **config.source.settings}
+    document[SCHEDULE] = {
+        tag: {"interval": policy.interval, "keep": policy.keep}
+        for tag, policy in config.schedule.items()
     }
     return str(yaml.dump(document, Dumper=_SAFE_DUMPER, sort_keys=False, allow_unicode=True))
 
@@ -216,13 +270,78 @@ def parse_source(found: object, file: str, key: str) -> SourceConfig:
     section = mapping(found, file, key)
     if "type" not in section:
         raise ConfigError(file, f"{key}.type", "it is missing")
-    settings: dict[str, str | int | bool] = {}
-    for name, value in section.items():
-        if not isinstance(value, str | int | bool):
-            raise ConfigError(file, f"{key}.{name}", "it must be a text, a number or true/false")
-        if name not in ("type", *SOURCE_LEGACY):
-            settings[name] = value
+    settings = {name: _scalar(value, file, f"{key}.{name}") for name, value in section.items()}
+    for name in ("type", *SOURCE_LEGACY):
+        settings.pop(name, None)
     return SourceConfig(text_of(section["type"], file, f"{key}.type"), settings)
+
+
+def parse_job_source(
+    document: Mapping[str, object], file: str, prefix: str
+) -> SourceConfig | SourcesConfig:
+    """`source` of a job, or `sources` with what stands beside it; ConfigError below `prefix`."""
+    if SOURCES not in document:
+        return parse_source(document[SOURCE], file, f"{prefix}{SOURCE}")
+    disks: dict[str, SourceConfig] = {}
+    for key, found in listed_sources(document[SOURCES]):
+        where = f"{prefix}{key}"
+        section = dict(mapping(found, file, where))
+        disk = parse_disk(section.pop(DISK, None), file, f"{where}.{DISK}")
+        if disk in disks:
+            raise ConfigError(file, f"{where}.{DISK}", "another disk of this job has that name")
+        for name in section:
+            if name in GROUP_KEYS:
+                why = f"it concerns all disks, so it belongs beside {SOURCES!r}"
+                raise ConfigError(file, f"{where}.{name}", why)
+        disks[disk] = parse_source(section, file, where)
+    if not disks:
+        raise ConfigError(
+            file,
+            f"{prefix}{SOURCES}",
+            "it must be a list of at least one disk; 'source' has a single image",
+        )
+    settings = {
+        name: _scalar(value, file, f"{prefix}{name}")
+        for name, value in document.items()
+        if name in GROUP_KEYS
+    }
+    return SourcesConfig(disks, settings)
+
+
+def listed_sources(found: object) -> list[tuple[str, object]]:
+    """The entries of `sources`, each with its key: by the disk's name where it has one."""
+    entries = found if isinstance(found, list) else []
+    return [(source_key(_name_in(one) or str(at)), one) for at, one in enumerate(entries, start=1)]
+
+
+def source_key(disk: str) -> str:
+    """The key of a disk's source in messages: `source`, or `sources[root]`."""
+    return SOURCE if disk == NO_DISK else f"{SOURCES}[{disk}]"
+
+
+def parse_disk(found: object, file: str, key: str) -> str:
+    """A disk's name; ConfigError."""
+    if found is None:
+        raise ConfigError(file, key, "it is missing")
+    try:
+        return check_disk_name(text_of(found, file, key))
+    except NameRefused as error:
+        raise ConfigError(file, key, f"{error.name!r} is no disk name: {error.rule}") from error
+
+
+def _name_in(found: object) -> str | None:
+    """The name of a disk, if it has one that may be shown."""
+    name = found.get(DISK) if isinstance(found, dict) else None
+    try:
+        return check_disk_name(name) if isinstance(name, str) else None
+    except NameRefused:
+        return None
+
+
+def _scalar(found: object, file: str, key: str) -> str | int | bool:
+    if not isinstance(found, str | int | bool):
+        raise ConfigError(file, key, "it must be a text, a number or true/false")
+    return found
 
 
 def parse_schedule(found: object, file: str, key: str) -> Mapping[str, TagPolicy]:

@@ -9,10 +9,10 @@
 Limits: pure; whether there is such an image shows when it is used.
 """
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from backy.domain.file_settings import WrongSetting
+from backy.domain.setting import WrongSetting, setting
 from backy.domain.strict_yaml import shown
 
 POOL, IMAGE, NAMESPACE = "pool", "image", "namespace"
@@ -21,8 +21,6 @@ FULL_ALWAYS = "full-always"
 TYPES = ("rbd", "ceph-rbd", "ceph")
 KEYS = (POOL, IMAGE, NAMESPACE, CLUSTER, USER, CONF, FULL_ALWAYS)
 REQUIRED = (POOL, IMAGE)
-
-Value = TypeVar("Value")
 
 
 class RbdSettings(NamedTuple):
@@ -49,13 +47,13 @@ class RbdSettings(NamedTuple):
 def parse_rbd_settings(settings: Mapping[str, object]) -> RbdSettings:
     """The settings, whose keys were checked; WrongSetting for the first that is wrong or missing."""
     return RbdSettings(
-        _value(settings, POOL, _name),
-        _value(settings, IMAGE, _name),
-        _value(settings, NAMESPACE, _name) if NAMESPACE in settings else "",
-        _value(settings, CLUSTER, _name) if CLUSTER in settings else None,
-        _value(settings, USER, _user) if USER in settings else None,
-        _value(settings, CONF, _path) if CONF in settings else None,
-        _value(settings, FULL_ALWAYS, _switch) if FULL_ALWAYS in settings else False,
+        setting(settings, POOL, _name, None),
+        setting(settings, IMAGE, _name, None),
+        setting(settings, NAMESPACE, _name, None) if NAMESPACE in settings else "",
+        setting(settings, CLUSTER, _name, None) if CLUSTER in settings else None,
+        setting(settings, USER, _user, None) if USER in settings else None,
+        setting(settings, CONF, _path, None) if CONF in settings else None,
+        setting(settings, FULL_ALWAYS, _switch, False),
     )
 
 
@@ -81,13 +79,6 @@ def parse_spec(spec: str) -> dict[str, str]:
         raise ValueError("it must be POOL/IMAGE or POOL/NAMESPACE/IMAGE")
     keys = (POOL, IMAGE) if len(parts) == 2 else (POOL, NAMESPACE, IMAGE)
     return {key: _name(part) for key, part in zip(keys, parts, strict=True)}
-
-
-def _value(settings: Mapping[str, object], key: str, read: Callable[[object], Value]) -> Value:
-    try:
-        return read(settings.get(key))
-    except ValueError as error:
-        raise WrongSetting(key, str(error)) from error
 
 
 def _name(found: object) -> str:

@@ -14,12 +14,15 @@ Limits: pure; times are aware UTC, sizes bytes, durations seconds.
 """
 
 import enum
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 
 from backy.domain import sealed
+from backy.domain.chunkmap import NO_DISK
 from backy.domain.names import check_disk_name, check_tag_name
 from backy.ground.errors import NameRefused
 
@@ -56,6 +59,13 @@ class Consistency(enum.Enum):
     TORN = "torn"  # the source changed while it was read
 
 
+class Freeze(enum.Enum):
+    """What became of asking a guest to hold still while its disks were frozen."""
+
+    GUEST_FROZEN = "guest-frozen"
+    CRASH_CONSISTENT = "crash-consistent"  # it did not, so the disks are as after a power cut
+
+
 class MapDigest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The chunk map of one disk: its file's size, its root digest, and the image's size."""
 
@@ -71,6 +81,13 @@ class View(enum.Enum):
     IN_PLACE = "in-place"  # the image itself, which may change meanwhile
     CLONE = "clone"  # a copy of one instant that shares its blocks
     SNAPSHOT = "snapshot"  # one that the storage itself has made
+
+
+class SnapshotName(NamedTuple):
+    """Which snapshot: of which revision, and of which of its disks."""
+
+    revision: str
+    disk: str = NO_DISK
 
 
 class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -143,8 +160,36 @@ class Stats(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     seconds: dict[str, float] = {}
 
 
+def summed(all_of: Iterable[Stats]) -> Stats:
+    """Of several disks together; seconds add up too, since one disk is read after the other."""
+    listed = list(all_of)
+    counts = {
+        name: sum(getattr(one, name) for one in listed)
+        for name in Stats.__struct_fields__
+        if name not in ("duration", "seconds")
+    }
+    seconds: dict[str, float] = {}
+    for one in listed:
+        for phase, took in one.seconds.items():
+            seconds[phase] = round(seconds.get(phase, 0.0) + took, 3)
+    return Stats(duration=sum(one.duration for one in listed), seconds=seconds, **counts)
+
+
+class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """What a backup says of one of its disks."""
+
+    source: SourceIdentity
+    stats: Stats
+    reading: Reading | None = None
+    consistency: Consistency = Consistency.CONSISTENT
+
+
 class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One completed backup."""
+    """One completed backup.
+
+    Of an image without disks it has `source` and perhaps `reading`; otherwise `disks` has them, one for
+    each map. `consistency` and `stats` are those of all disks together.
+    """
 
     format: int = RECORD_FORMAT
     uuid: str
@@ -155,9 +200,11 @@ class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     consistency: Consistency = Consistency.CONSISTENT
     parent: str | None = None
     maps: tuple[MapDigest, ...]
-    source: SourceIdentity
+    source: SourceIdentity | None = None
     stats: Stats
     reading: Reading | None = None
+    freeze: Freeze | None = None
+    disks: dict[str, Disk] | None = None
     # Bytes that cannot be restored now: a cache of what `repository.damage` computes.
     damaged: int = 0
 
@@ -165,6 +212,22 @@ class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def image_size(self) -> int:
         """Bytes of all its disks together."""
         return sum(one.image_size for one in self.maps)
+
+    def disk(self, name: str) -> Disk | None:
+        """What it says of a disk, by its name; None if it does not have that."""
+        if self.disks is not None:
+            return self.disks.get(name)
+        if name != NO_DISK or self.source is None:
+            return None
+        return Disk(
+            source=self.source, stats=self.stats, reading=self.reading, consistency=self.consistency
+        )
+
+    @property
+    def readings(self) -> list[Reading]:
+        """How its disks were read, as far as it says so."""
+        found = [self.reading] if self.disks is None else [one.reading for one in self.disks.values()]
+        return [one for one in found if one is not None]
 
     @property
     def is_distrusted(self) -> bool:
@@ -196,8 +259,9 @@ def serialise(revision: Revision) -> bytes:
     # As records were before there were such members.
     if not revision.damaged:
         del document["damaged"]
-    if revision.reading is None:
-        del document["reading"]
+    for name in ("source", "reading", "freeze", "disks"):
+        if document[name] is None:
+            del document[name]
     return sealed.seal(msgspec.json.encode(document))
 
 
@@ -246,6 +310,10 @@ def _check_names(revision: Revision) -> None:
             check_tag_name(tag)
     except NameRefused as error:
         raise ValueError(f"{error.name!r} is no {error.kind} name") from error
+    if (revision.source is None) == (revision.disks is None):
+        raise ValueError("it must say either of one source or of several disks what was read")
+    if revision.disks is not None and set(revision.disks) != set(disks):
+        raise ValueError("its disks are not those of its maps")
 
 
 def _decode(document: bytes) -> Revision:

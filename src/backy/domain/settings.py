@@ -21,20 +21,34 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+from backy.domain import rbd_settings
 from backy.domain.config import (
+    DISK,
     GLOBAL_KEYS,
     GLOBAL_LEGACY,
+    JOB_KEYS,
+    MISSING,
+    SCHEDULE,
     SECTIONS,
-    SOURCE_LEGACY,
+    SOURCE,
+    SOURCES,
     GlobalConfig,
     JobConfig,
+    SourceConfig,
     TagPolicy,
+    legacy_of,
+    listed_sources,
+    misplaced,
+    parse_disk,
     parse_global_section,
+    parse_job_source,
     parse_schedule,
     parse_source,
 )
-from backy.domain.file_settings import KEYS, wrong_file_settings
+from backy.domain.file_settings import FILENAME, KEYS, wrong_file_settings
+from backy.domain.group_settings import GROUP_KEYS, wrong_group_settings
 from backy.domain.names import check_job_name
+from backy.domain.rbd_settings import wrong_rbd_settings
 from backy.domain.strict_yaml import load, mapping, shown, text, unknown_key
 from backy.ground.errors import ConfigError, ConfigFaults, NameRefused
 
@@ -49,22 +63,21 @@ _MAX_INTERVAL = 366_000 * 86400
 _API = ("addrs", "port", "tokens", "cli-default")
 _CLIENT = ("url", "token")
 _PEER = ("url", "token")
-_JOB = ("source", "schedule")
-_RBD = ("pool", "image", "full-always", "vm", "consul_acl_token")
+_RBD = (*rbd_settings.KEYS, *GROUP_KEYS, "vm", "consul_acl_token")
+# Where a job has several disks, GROUP_KEYS do not stand in the sources.
 SOURCE_KEYS: Mapping[str, tuple[str, ...]] = {
-    "file": KEYS,
-    "rbd": _RBD,
-    "ceph-rbd": _RBD,
-    "ceph": _RBD,
-    "flyingcircus": _RBD,
+    "file": (*KEYS, *GROUP_KEYS),
+    **dict.fromkeys((*rbd_settings.TYPES, "flyingcircus"), _RBD),
 }
 _REQUIRED: Mapping[str, tuple[str, ...]] = {
     "file": ("filename",),
-    "rbd": ("pool", "image"),
-    "ceph-rbd": ("pool", "image"),
-    "ceph": ("pool", "image"),
-    "flyingcircus": ("pool", "image", "vm"),
+    **dict.fromkeys(rbd_settings.TYPES, rbd_settings.REQUIRED),
+    "flyingcircus": (*rbd_settings.REQUIRED, "vm"),
 }
+
+
+# What makes two sources the same image.
+_IMAGE = (FILENAME, rbd_settings.POOL, rbd_settings.NAMESPACE, rbd_settings.IMAGE)
 
 
 class ApiConfig(NamedTuple):
@@ -245,31 +258,66 @@ class _Reader:
         except NameRefused as error:
             self.faults.append(ConfigError(file, key, f"{error.name!r} is no job name: {error.rule}"))
             return None
-        section = self.table({name: found if found is not None else {}}, name, key, _JOB)
+        section = self.table({name: found if found is not None else {}}, name, key, JOB_KEYS)
+        is_known = len(self.faults) == before  # a key that is not known may be the missing one
+        for one, why in misplaced(section):
+            if is_known or why != MISSING:
+                self.faults.append(ConfigError(file, f"{key}.{one}", why))
         schedule = None
-        if len(self.faults) == before:  # a key that is not known may be the missing one
-            missing = [f"{key}.{one}" for one in _JOB if one not in section]
-            self.faults += [ConfigError(file, one, "it is missing") for one in missing]
-        if "schedule" in section:
-            wanted = self.value(lambda: text(section["schedule"], file, f"{key}.schedule"), "")
+        if SCHEDULE in section:
+            wanted = self.value(lambda: text(section[SCHEDULE], file, f"{key}.{SCHEDULE}"), "")
             schedule = schedules.get(wanted)
             if wanted and schedule is None:
                 why = f"there is no usable schedule {wanted!r}; {_hint(wanted, sorted(schedules))}"
-                self.faults.append(ConfigError(file, f"{key}.schedule", why))
-        if "source" in section:
-            self._source(section["source"], f"{key}.source")
+                self.faults.append(ConfigError(file, f"{key}.{SCHEDULE}", why))
+        if SOURCE in section:
+            self._source(section[SOURCE], f"{key}.{SOURCE}", beside=None)
+        if SOURCES in section:
+            self._sources(section, key)
         if len(self.faults) > before or schedule is None:
             return None
-        legacy = tuple(
-            f"source.{one}" for one in mapping(section["source"], file, key) if one in SOURCE_LEGACY
-        )
+        legacy = legacy_of(section)
         self.legacy += legacy
-        source = parse_source(section["source"], file, f"{key}.source")
-        known = SOURCE_KEYS[source.type]
-        settings = {one: value for one, value in source.settings.items() if one in known}
-        return JobConfig(source._replace(settings=settings), schedule, legacy)
+        source = parse_job_source(section, file, f"{key}.")
+        if isinstance(source, SourceConfig):
+            return JobConfig(_known(source), schedule, legacy)
+        disks = {disk: _known(one) for disk, one in source.disks.items()}
+        return JobConfig(source._replace(disks=disks), schedule, legacy)
 
-    def _source(self, found: object, key: str) -> None:
+    def _sources(self, section: Mapping[str, object], key: str) -> None:
+        """Note what is mistaken in a job's list of disks, and in what stands beside it."""
+        file, names = self.file, list[str]()
+        images: dict[tuple[str, ...], str] = {}
+        entries = listed_sources(section[SOURCES])
+        if not entries:
+            self.value(lambda: parse_job_source({SOURCES: section[SOURCES]}, file, f"{key}."), None)
+        for one, found in entries:
+            where = f"{key}.{one}"
+            empty: Mapping[str, object] = {}
+            table = dict(self.value(partial(mapping, found, file, where), empty))
+            if not table:
+                continue
+            disk = self.value(partial(parse_disk, table.pop(DISK, None), file, f"{where}.{DISK}"), "")
+            if disk in names:
+                why = "another disk of this job has that name"
+                self.faults.append(ConfigError(file, f"{where}.{DISK}", why))
+            names += [disk] if disk else []
+            self._source(table, where, beside=section)
+            image = tuple(str(table.get(part)) for part in _IMAGE)
+            if image in images and any(part in table for part in _IMAGE):
+                why = f"it is the image of {images[image]} too"
+                self.faults.append(ConfigError(file, where, why))
+            images.setdefault(image, one)
+        self._group({one: value for one, value in section.items() if one in GROUP_KEYS}, key)
+
+    def _group(self, settings: Mapping[str, object], key: str) -> None:
+        self.faults += [
+            ConfigError(self.file, f"{key}.{one.key}", str(one))
+            for one in wrong_group_settings(settings)
+        ]
+
+    def _source(self, found: object, key: str, *, beside: Mapping[str, object] | None) -> None:
+        """Note what is mistaken in a source; `beside` stand the settings that concern all of several."""
         parsed = self.value(lambda: parse_source(found, self.file, key), None)
         if parsed is None:
             return
@@ -277,15 +325,19 @@ class _Reader:
             why = f"{parsed.type!r} is not known; {_hint(parsed.type, tuple(SOURCE_KEYS))}"
             self.faults.append(ConfigError(self.file, f"{key}.type", why))
             return
-        self.keys(parsed.settings, SOURCE_KEYS[parsed.type], key)
+        common = () if beside is None else GROUP_KEYS
+        for one in parsed.settings:
+            if one in common:
+                why = f"it concerns all disks, so it belongs beside {SOURCES!r}"
+                self.faults.append(ConfigError(self.file, f"{key}.{one}", why))
+        own = {one: value for one, value in parsed.settings.items() if one not in common}
+        self.keys(own, [one for one in SOURCE_KEYS[parsed.type] if one not in common], key)
         for one in _REQUIRED[parsed.type]:
-            if one not in parsed.settings:
-                self.faults.append(ConfigError(self.file, f"{key}.{one}", "it is missing"))
-        if parsed.type == "file":
-            self.faults += [
-                ConfigError(self.file, f"{key}.{one.key}", str(one))
-                for one in wrong_file_settings(parsed.settings)
-            ]
+            if one not in own and not (beside is not None and one in common and one in beside):
+                self.faults.append(ConfigError(self.file, f"{key}.{one}", MISSING))
+        wrong = wrong_file_settings if parsed.type == "file" else wrong_rbd_settings
+        self.faults += [ConfigError(self.file, f"{key}.{one.key}", str(one)) for one in wrong(own)]
+        self._group(own, key)
 
     def api(self, document: Mapping[str, object]) -> ApiConfig:
         """The `api` section."""
@@ -340,6 +392,13 @@ def _schedule(found: object, file: str, key: str) -> Mapping[str, TagPolicy]:
         if policy.interval > _MAX_INTERVAL:
             raise ConfigError(file, f"{key}.{tag}.interval", "an interval is at most 1000 years")
     return policies
+
+
+def _known(source: SourceConfig) -> SourceConfig:
+    """A source without the keys that are passed over."""
+    known = SOURCE_KEYS[source.type]
+    settings = {one: value for one, value in source.settings.items() if one in known}
+    return source._replace(settings=settings)
 
 
 _SOUND = {"interval": 86400, "keep": 1}

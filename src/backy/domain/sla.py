@@ -88,9 +88,9 @@ def figures(
         distrusted += one.is_distrusted
         damaged += one.damaged > 0
         future += is_future(one, now)
-        if one.reading is not None:
-            caught = one.taken_at if one.reading.audit_failed else caught
-            hinted += one.reading.since is not None and one.distrust is Distrust.SOURCE
+        readings = one.readings
+        caught = one.taken_at if any(found.audit_failed for found in readings) else caught
+        hinted += one.distrust is Distrust.SOURCE and any(found.since for found in readings)
         manual.update(dict.fromkeys(tag for tag in one.tags if tag.startswith("manual:")))
         if is_good(one, now):
             newest = one

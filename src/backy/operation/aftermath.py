@@ -3,13 +3,13 @@
 Verify moves a chunk aside and then lists maps; a backup publishes its record and then looks what is
 aside. So one of the two sees the other.
 
-    aftermath(repository, job, revision, clock, tell).look(snapshot, user, codec, findings, parent.bad)
+    aftermath(repository, job, revision, clock, tell).look(snapshots, user, codec, findings, bad)
 
 Limits: the new revision is whole by then, unless RevisionDamaged says otherwise; what cannot be written
 down is completed by whoever verifies next.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from backy.domain.chunk import Codec
 from backy.domain.revision import Revision
@@ -45,11 +45,11 @@ class Aftermath:
 
     def look(
         self,
-        snapshot: Snapshot,
+        snapshots: Mapping[str, Snapshot],
         user: User,
         codec: Codec,
         findings: Findings,
-        bad: list[str],
+        bad: Sequence[str],
         *,
         has_healed: bool,
     ) -> None:
@@ -63,7 +63,7 @@ class Aftermath:
             or trust.is_distrusted(self._repository.chunks)
             or lacks_a_chunk(self._repository)
         ):
-            self._heal(snapshot, user, codec)
+            self._heal(snapshots, user, codec)
         try:
             if findings.cases:
                 self._tell(f"damaged chunks were moved aside ({len(findings.cases)})")
@@ -82,10 +82,10 @@ class Aftermath:
             # The new revision is whole, and whoever verifies next completes this.
             self._tell(error.message)
 
-    def _heal(self, snapshot: Snapshot, user: User, codec: Codec) -> None:
+    def _heal(self, snapshots: Mapping[str, Snapshot], user: User, codec: Codec) -> None:
         directory, uuid = self._job.directory, self._revision.uuid
         try:
-            if heal(self._repository, self._job, self._revision, snapshot, user, codec).left:
+            if heal(self._repository, self._job, self._revision, snapshots, user, codec).left:
                 damaged = damage.refresh(self._repository.chunks, directory, uuid).damaged
                 if damaged:
                     raise RevisionDamaged(uuid, damaged)
@@ -102,7 +102,7 @@ class Aftermath:
         if found:
             self._tell(f"revisions ({len(found)}) are distrusted until 'backy verify' has proven them")
 
-    def _refresh_own_job(self, bad: list[str]) -> None:
+    def _refresh_own_job(self, bad: Sequence[str]) -> None:
         """What healed without a case, and what `bad` names."""
         found = histories.load(self._job.directory).revisions
         wanted = [one.uuid for one in found if one.damaged or one.uuid in bad]

@@ -15,14 +15,18 @@ from collections.abc import Container, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
-from backy.domain.config import JobConfig, SourceConfig
+from backy.domain.config import JobConfig, SourceConfig, SourcesConfig
 from backy.domain.file_settings import FileSettings
+from backy.domain.revision import SnapshotName
 from backy.ground.errors import BackyError, JobMissing
 from backy.repository import layout, users
 from backy.repository.repository import Repository
 from backy.source.base import Owner
 from backy.source.clonefiles import Clone, clones_in, remove_clones
 from backy.source.registry import file_settings
+
+# The settings of a job's disks that are files, by disk.
+_Disks = Mapping[str, FileSettings]
 
 
 class FoundClone(NamedTuple):
@@ -40,9 +44,7 @@ def survey_clones(
     `configured` are the jobs of the host's configuration; without it those are configured that have
     their own in the repository. What cannot be read is passed over: others tell that.
     """
-    sources = {
-        name: settings for name, job in (configured or {}).items() if (settings := _of(job.source))
-    }
+    sources = {name: _of(job.source) for name, job in (configured or {}).items()}
     own = _own_sources(repository, configured or {})
     found = _listed(repository, [*sources.values(), *own.values()])
     if configured is None:
@@ -64,34 +66,37 @@ def remove(repository: Repository, clones: Iterable[Clone]) -> list[Clone]:
                 job = stack.enter_context(repository.job(clone.job))
                 stack.enter_context(job.backing_up())
             owner = Owner(repository.format.repository, clone.job)
-            if remove_clones(owner, {clone.revision: os.path.dirname(clone.path)}):
+            name = SnapshotName(clone.revision, clone.disk)
+            if remove_clones(owner, {name: os.path.dirname(clone.path)}):
                 gone.append(clone)
     return gone
 
 
-def _own_sources(repository: Repository, others: Container[str]) -> dict[str, FileSettings]:
-    """The sources of the repository's jobs besides `others`: files whose settings can be read."""
+def _own_sources(repository: Repository, others: Container[str]) -> dict[str, _Disks]:
+    """The sources of the repository's jobs besides `others`, whose settings can be read."""
     found = {}
     # Thousands of configurations take seconds to read, so only those that are not known yet are.
     for name in repository.jobs():
         if name in others:
             continue
         with suppress(BackyError, OSError), repository.job(name) as job:
-            if settings := _of(job.config().source):
-                found[name] = settings
+            found[name] = _of(job.config().source)
     return found
 
 
-def _of(source: SourceConfig) -> FileSettings | None:
-    with suppress(BackyError):
-        return file_settings(source, "")
-    return None
+def _of(source: SourceConfig | SourcesConfig) -> _Disks:
+    found = {}
+    for disk, one in source.disks.items():
+        with suppress(BackyError):
+            found[disk] = file_settings(one, "", disk)
+    return found
 
 
-def _listed(repository: Repository, sources: Iterable[FileSettings]) -> list[Clone]:
+def _listed(repository: Repository, sources: Iterable[_Disks]) -> list[Clone]:
     folders = {
         folder
-        for one in sources
+        for disks in sources
+        for one in disks.values()
         for folder in (one.clone_directory, os.path.dirname(os.path.realpath(one.filename)))
         if folder is not None
     }
@@ -104,13 +109,14 @@ def _listed(repository: Repository, sources: Iterable[FileSettings]) -> list[Clo
     return sorted(found)
 
 
-def _why(
-    repository: Repository, clone: Clone, sources: Mapping[str, FileSettings], busy: set[str]
-) -> str:
+def _why(repository: Repository, clone: Clone, sources: Mapping[str, _Disks], busy: set[str]) -> str:
     """Why a clone is left over, or ""."""
-    settings = sources.get(clone.job)
-    if settings is None:
+    disks = sources.get(clone.job)
+    if not disks:
         return "its job is not configured"
+    settings = disks.get(clone.disk)
+    if settings is None:
+        return "its disk is not configured"
     if not os.path.exists(settings.filename):
         return "its image is gone"
     if clone.job in busy or "" in busy:  # a writer whose note cannot be read may be its job's

@@ -1,21 +1,21 @@
 """Healing: lost chunks are stored anew from a source that still has their content.
 
-    healed = heal(repository, job, revision, snapshot, user, codec)
+    healed = heal(repository, job, revision, {disk: snapshot}, user, codec)
 
 A chunk's id proves its content, so the source may have changed, or change meanwhile: what hashes to
 the id is the chunk, at whatever time it was read. What replaces a damaged chunk is always full.
 
-Limits: the caller is a registered user; one disk; content that has moved to another offset is not
-looked for.
+Limits: the caller is a registered user; content that has moved to another offset or disk is not looked
+for.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from itertools import islice
 from typing import NamedTuple
 
 from backy.domain.chunk import ChunkId, Codec, Encoder, chunk_id
-from backy.domain.chunkmap import NO_DISK, Entry
+from backy.domain.chunkmap import Entry
 from backy.domain.revision import Revision
 from backy.ground import linux
 from backy.ground.errors import JobMissing, RevisionGone, SourceFailed
@@ -51,23 +51,31 @@ def lost_chunks(repository: Repository, job: Job) -> set[ChunkId]:
     return found
 
 
+class LostRange(NamedTuple):
+    """A byte range of a disk that cannot be restored."""
+
+    disk: str
+    offset: int
+    length: int
+
+
 class Healed(NamedTuple):
-    """How many chunks were stored anew, and the (offset, length) in bytes of what is still lost."""
+    """How many chunks were stored anew, and what is still lost."""
 
     chunks: int
-    left: tuple[tuple[int, int], ...]
+    left: tuple[LostRange, ...]
 
 
 def heal(
     repository: Repository,
     job: Job,
     revision: Revision,
-    snapshot: Snapshot,
+    snapshots: Mapping[str, Snapshot],
     user: User,
     codec: Codec,
 ) -> Healed:
-    """Store what a revision has lost and the source still has; RevisionGone, StorageFailed."""
-    left: list[tuple[int, int]] = []
+    """Store what a revision has lost and its disks still have; RevisionGone, StorageFailed."""
+    left: list[LostRange] = []
     stored: set[Entry] = set()
     buffer = linux.Buffer(repository.format.chunk_size)
     encoder = Encoder(codec)
@@ -75,8 +83,8 @@ def heal(
         writer = ChunkWriter(repository.chunks, user.temporary)
         stack.callback(writer.abandon)
         for lost in damage.lost_of(repository.chunks, job.directory, revision):
-            if lost.entry is None or not _read(snapshot, lost, buffer):
-                left.append((lost.offset, lost.length))
+            if lost.entry is None or not _read(snapshots.get(lost.disk), lost, buffer):
+                left.append(LostRange(lost.disk, lost.offset, lost.length))
                 continue
             full = Entry(lost.entry.ident)
             if full not in stored and writer.claim(full):
@@ -88,9 +96,9 @@ def heal(
     return Healed(len(stored), tuple(_joined(left)))
 
 
-def _read(snapshot: Snapshot, lost: Lost, buffer: linux.Buffer) -> bool:
+def _read(snapshot: Snapshot | None, lost: Lost, buffer: linux.Buffer) -> bool:
     """Whether the buffer holds the lost chunk now, from its place in the source."""
-    if lost.entry is None or lost.disk != NO_DISK or lost.offset + lost.length > snapshot.size:
+    if lost.entry is None or snapshot is None or lost.offset + lost.length > snapshot.size:
         return False
     try:
         snapshot.read(buffer, lost.offset, lost.length)
@@ -99,16 +107,15 @@ def _read(snapshot: Snapshot, lost: Lost, buffer: linux.Buffer) -> bool:
     return chunk_id(buffer.view[: lost.length]) == lost.entry.ident
 
 
-def _joined(ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+def _joined(ranges: list[LostRange]) -> Iterator[LostRange]:
     """Ranges without their seams."""
-    at = -1
-    length = 0
-    for offset, more in ranges:
-        if at + length == offset and length:
-            length += more
+    joined: LostRange | None = None
+    for one in ranges:
+        if joined is not None and (one.disk, one.offset) == (joined.disk, joined.offset + joined.length):
+            joined = joined._replace(length=joined.length + one.length)
             continue
-        if length:
-            yield at, length
-        at, length = offset, more
-    if length:
-        yield at, length
+        if joined is not None:
+            yield joined
+        joined = one
+    if joined is not None:
+        yield joined

@@ -1,11 +1,12 @@
-"""The parent of a new revision: the newest good one whose map is sound, pinned while it is used.
+"""The parent of a new map: the newest good revision whose map of that disk is sound, pinned meanwhile.
 
-    with believed_parent(repository, job, chunk_size, tell) as parent:
+    with believed_parent(repository, job, disk, chunk_size, tell) as parent:
         parent.entry(index)
 
 While the pin is held the chunks that its map names stay, also if the revision is forgotten.
 
-Limits: one disk. A page that proves to be damaged is a page of which nothing is known.
+Limits: one disk; another may have another parent. A page that proves to be damaged is a page of which
+nothing is known.
 """
 
 import threading
@@ -13,24 +14,26 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from backy.domain.chunk import ChunkId
-from backy.domain.chunkmap import NO_DISK, PAGE_ENTRIES, ZERO_ENTRY, Entry, Layout, Page
-from backy.domain.revision import Revision
+from backy.domain.chunkmap import PAGE_ENTRIES, ZERO_ENTRY, Entry, Layout, Page
+from backy.domain.revision import Disk, Revision
 from backy.ground.errors import HistoryBusy, MapDamaged, RevisionGone
 from backy.repository import damage, trust
 from backy.repository import history as histories
-from backy.repository.history import History
 from backy.repository.maps import MapReader, open_pinned
 from backy.repository.repository import Job, Repository
 
 
 class Parent:
-    """The entries of a pinned revision's map, or of none; remembers the pages around the last look.
+    """The entries of a pinned map of a revision, or of none; remembers the pages around the last look.
 
     `bad` collects the UUIDs of revisions whose maps or chunks proved to be damaged.
     """
 
-    def __init__(self, revision: Revision | None, reader: MapReader | None, bad: list[str]) -> None:
+    def __init__(
+        self, revision: Revision | None, reader: MapReader | None, bad: list[str], disk: str
+    ) -> None:
         self.revision = revision
+        self._disk = disk
         self.bad = bad
         self._reader = reader
         self._lock = threading.Lock()
@@ -40,6 +43,11 @@ class Parent:
     def uuid(self) -> str | None:
         """Of the revision; None if there is none."""
         return None if self.revision is None else self.revision.uuid
+
+    @property
+    def disk(self) -> Disk | None:
+        """What the revision says of the disk."""
+        return None if self.revision is None else self.revision.disk(self._disk)
 
     @property
     def layout(self) -> Layout | None:
@@ -93,6 +101,7 @@ class Parent:
 def believed_parent(
     repository: Repository,
     job: Job,
+    disk: str,
     chunk_size: int,
     tell: Callable[[str], None],
     preferred: str | None = None,
@@ -101,7 +110,7 @@ def believed_parent(
 
     `preferred` is the UUID of one that the source can be compared with; a newer one is passed over.
     """
-    with _pinned_parent(job, histories.load(job.directory), chunk_size, preferred) as parent:
+    with _pinned_parent(job, disk, chunk_size, preferred) as parent:
         if not parent.bad:
             yield parent
             return
@@ -111,7 +120,7 @@ def believed_parent(
         "proven them"
     )
     refresh(repository, job, parent.bad)
-    with _pinned_parent(job, histories.load(job.directory), chunk_size, preferred) as parent:
+    with _pinned_parent(job, disk, chunk_size, preferred) as parent:
         yield parent
 
 
@@ -123,15 +132,13 @@ def refresh(repository: Repository, job: Job, uuids: Iterable[str]) -> None:
 
 
 @contextmanager
-def _pinned_parent(
-    job: Job, history: History, chunk_size: int, preferred: str | None
-) -> Iterator[Parent]:
+def _pinned_parent(job: Job, disk: str, chunk_size: int, preferred: str | None) -> Iterator[Parent]:
     """The preferred or else the newest good revision whose map can be pinned; otherwise none."""
     bad: list[str] = []
-    newest_first = history.revisions[::-1]
+    newest_first = histories.load(job.directory).revisions[::-1]
     chosen = [one for one in newest_first if one.uuid == preferred]
     for revision in [*chosen, *newest_first]:
-        wanted = [one for one in revision.maps if one.disk == NO_DISK]
+        wanted = [one for one in revision.maps if one.disk == disk]
         if not revision.is_good or not wanted:
             continue
         try:
@@ -143,6 +150,6 @@ def _pinned_parent(
             continue
         with reader:
             if reader.layout.chunk_size == chunk_size:
-                yield Parent(revision, reader, bad)
+                yield Parent(revision, reader, bad, disk)
                 return
-    yield Parent(None, None, bad)
+    yield Parent(None, None, bad, disk)

@@ -1,12 +1,12 @@
 """Repair: fill what revisions have lost from the live source, where it still has the content.
 
-    done = repair(repository, job, source, codec, clock)
+    done = repair(repository, job, group, codec, clock, progress)
 
 A chunk's id proves its content, so it does not matter that the source has changed since: what hashes
 to the id is the chunk. Nothing is removed, and nothing is replaced: a chunk that was moved aside gets
 a full new one in the store. Killed at any point it has lost nothing, and can be repeated.
 
-Limits: of what is known to be lost; `backy verify` finds it. One disk.
+Limits: of what is known to be lost; `backy verify` finds it.
 """
 
 from contextlib import ExitStack
@@ -16,21 +16,21 @@ from backy.domain.chunk import Codec
 from backy.domain.revision import Revision
 from backy.ground.clock import Clock
 from backy.ground.errors import RevisionGone
-from backy.operation.heal import heal
+from backy.operation.heal import LostRange, heal
 from backy.operation.progress import Progress
 from backy.operation.trust import note_healed
 from backy.repository import damage
 from backy.repository import history as histories
 from backy.repository.repository import Job, Repository, check_writable_here
 from backy.repository.users import registered
-from backy.source.base import Source
+from backy.source.group import Group
 
 
 class Unhealed(NamedTuple):
-    """A revision that is still damaged, with (offset, length) in bytes."""
+    """A revision that is still damaged."""
 
     revision: str
-    ranges: tuple[tuple[int, int], ...]
+    ranges: tuple[LostRange, ...]
 
 
 class Repaired(NamedTuple):
@@ -45,7 +45,7 @@ class Repaired(NamedTuple):
 def repair(
     repository: Repository,
     job: Job,
-    source: Source,
+    group: Group,
     codec: Codec,
     clock: Clock,
     progress: Progress,
@@ -62,12 +62,12 @@ def repair(
         wanted = _damaged(repository, job)
         chunks = 0
         left = []
-        snapshot = stack.enter_context(source.live())
+        snapshots = stack.enter_context(group.live())
         progress.begin("repair", len(wanted), "revisions")
         try:
             for revision in reversed(wanted):
                 try:
-                    done = heal(repository, job, revision, snapshot, user, codec)
+                    done = heal(repository, job, revision, snapshots, user, codec)
                     damage.refresh(repository.chunks, job.directory, revision.uuid)
                 except RevisionGone:
                     continue

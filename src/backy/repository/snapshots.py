@@ -1,8 +1,8 @@
 """The snapshots that this repository has made of a job's source: "ours" is what stands here.
 
-    note(job, uuid, place)          before the snapshot is made
-    listed(job)                     revision -> place
-    strike(job, uuids)              after they are gone
+    note(job, {name: place}, besides)      before the snapshots are made
+    listed(job)                            name -> place
+    strike(job, names)                     after they are gone
 
 A snapshot without a line here is somebody else's and never touched, whatever its name: another host
 may back up the same image. `JOB/snapshots` is sealed JSON.
@@ -17,22 +17,25 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from backy.domain import sealed
+from backy.domain.chunkmap import NO_DISK
+from backy.domain.names import check_disk_name
+from backy.domain.revision import SnapshotName
 from backy.ground import durable
 from backy.ground.directory import Directory
-from backy.ground.errors import RecordDamaged
+from backy.ground.errors import NameRefused, RecordDamaged
 from backy.repository import layout
 
 _MAX = 1 << 20
 
 
 class _List(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The file: where the snapshot of each revision was made."""
+    """The file: where the snapshots of each revision were made; by disk, where these have names."""
 
-    snapshots: dict[str, str]
+    snapshots: dict[str, str | dict[str, str]]
 
 
-def listed(job: Directory) -> dict[str, str]:
-    """Places of our snapshots, by revision; RecordDamaged."""
+def listed(job: Directory) -> dict[SnapshotName, str]:
+    """Places of our snapshots, by revision and disk; RecordDamaged."""
     path = job.file_path(layout.SNAPSHOTS)
     try:
         content = job.read(layout.SNAPSHOTS, _MAX)
@@ -45,22 +48,42 @@ def listed(job: Directory) -> dict[str, str]:
         raise RecordDamaged(path, str(error)) from error
     if not all(layout.is_uuid(one) for one in found):
         raise RecordDamaged(path, "it lists what is no UUID")
-    return found
+    places: dict[SnapshotName, str] = {}
+    try:
+        for uuid, of_disks in found.items():
+            if isinstance(of_disks, str):
+                places[SnapshotName(uuid)] = of_disks
+                continue
+            for disk, place in of_disks.items():
+                places[SnapshotName(uuid, check_disk_name(disk))] = place
+    except NameRefused as error:
+        raise RecordDamaged(path, "it lists what is no disk") from error
+    return places
 
 
-def note(job: Directory, uuid: str, place: str, besides: Mapping[str, str]) -> None:
-    """Say that a snapshot is about to be made, `besides` those that are; StorageFailed."""
-    _write(job, {**besides, uuid: place})
+def note(
+    job: Directory, places: Mapping[SnapshotName, str], besides: Mapping[SnapshotName, str]
+) -> None:
+    """Say that snapshots are about to be made, `besides` those that are; StorageFailed."""
+    _write(job, {**besides, **places})
 
 
-def strike(job: Directory, uuids: Collection[str]) -> None:
+def strike(job: Directory, names: Collection[SnapshotName]) -> None:
     """Forget snapshots that are gone; RecordDamaged, StorageFailed."""
     before = listed(job)
-    after = {uuid: place for uuid, place in before.items() if uuid not in uuids}
+    after = {name: place for name, place in before.items() if name not in names}
     if after != before:
         _write(job, after)
 
 
-def _write(job: Directory, snapshots: dict[str, str]) -> None:
-    content = sealed.seal(msgspec.json.encode(_List(snapshots=snapshots)))
+def _write(job: Directory, places: Mapping[SnapshotName, str]) -> None:
+    of_revisions: dict[str, str | dict[str, str]] = {}
+    for name, place in places.items():
+        if name.disk == NO_DISK:
+            of_revisions[name.revision] = place
+    for name, place in places.items():
+        of_disks = of_revisions.setdefault(name.revision, {})
+        if isinstance(of_disks, dict):
+            of_disks[name.disk] = place
+    content = sealed.seal(msgspec.json.encode(_List(snapshots=of_revisions)))
     durable.replace(job, layout.SNAPSHOTS, content)

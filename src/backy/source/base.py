@@ -13,7 +13,7 @@ revision is kept, where the source has such, as what the next run asks for diffe
 `prune` removes others. What is ours stands in the repository (`repository.snapshots`), written before
 a snapshot is made.
 
-Limits: one disk a source so far.
+Limits: one disk; `group` puts those of a job together.
 """
 
 import enum
@@ -21,16 +21,18 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
+from backy.domain.chunkmap import NO_DISK
 from backy.domain.extents import Extent
-from backy.domain.revision import Consistency, SourceIdentity
+from backy.domain.revision import Consistency, SnapshotName, SourceIdentity
 from backy.ground.linux import Buffer
 
 
 class Owner(NamedTuple):
-    """In whose name a source makes snapshots: the repository's id (a UUID) and the job."""
+    """In whose name a source makes snapshots: the repository's id (a UUID), the job and the disk."""
 
     repository: str
     job: str
+    disk: str = NO_DISK
 
 
 class Base(NamedTuple):
@@ -92,6 +94,11 @@ class Snapshot(Protocol):
         """A sentence for the operator that is told once a job: why there is no frozen view, or ""."""
         ...
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether it may be something that lasts only as long as the guest is held still (`group`)."""
+        ...
+
     def extents(self) -> Iterator[Extent]:
         """All extents, ascending, not overlapping; found while they are asked for."""
         ...
@@ -108,7 +115,7 @@ class Snapshot(Protocol):
         ...
 
     def consistency(self) -> Consistency:
-        """Asked once, after the last read: whether everything read belongs to one instant."""
+        """Asked after the last read, of all images: whether everything read belongs to one instant."""
         ...
 
     def keep(self) -> None:
@@ -120,8 +127,16 @@ class Source(Protocol):
     """A configured source."""
 
     @property
+    def image(self) -> str:
+        """How messages and the operator's commands call what is backed up, such as a path."""
+        ...
+
+    @property
     def place(self) -> str:
-        """Where its snapshots are made, as `prune` needs to know later; "" if it makes none."""
+        """Where its snapshots are made, as `prune` needs to know later; "" if it makes none.
+
+        Shows the type: directories begin with a slash, places of others with `TYPE:`.
+        """
         ...
 
     def live(self) -> AbstractContextManager[Snapshot]:
@@ -132,9 +147,10 @@ class Source(Protocol):
         """Begin a backup of that UUID; SourceRefused where this cannot be backed up."""
         ...
 
-    def prune(self, snapshots: Mapping[str, str]) -> Collection[str]:
-        """Remove snapshots, given by revision and place: which of them are gone now.
+    def prune(self, snapshots: Mapping[SnapshotName, str]) -> Collection[SnapshotName]:
+        """Remove snapshots, given by their places: which of them are gone now.
 
-        Those that cannot be removed stay, and are tried again by the next run.
+        Those that cannot be removed stay, and are tried again by the next run; so do those in places of
+        other types. They may be of disks that the job has no more.
         """
         ...

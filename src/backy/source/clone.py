@@ -130,6 +130,7 @@ class CloneSnapshot:
         self.seconds = fresh.seconds
         self.warnings: list[str] = []
         self.remark = ""
+        self.is_bound = False
         self.is_kept = False
         if fresh.seconds > SLOW_SECONDS:
             self.warnings.append(

@@ -6,6 +6,8 @@
     '.backy-0b6c2f0e-93a5-4a55-9a39-3b6b2ba51b35-vm01-11111111-1111-4111-8111-111111111111'
     >>> parse_name(name) == (owner, "11111111-1111-4111-8111-111111111111")
     True
+    >>> clone_name(owner._replace(disk="root"), "11111111-1111-4111-8111-111111111111")[-14:]
+    '111111111.root'
 
 The name says whose a clone is, so several repositories and hosts may back up images of one directory:
 nobody removes what does not carry its own repository's id.
@@ -20,27 +22,31 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
-from backy.domain.names import check_job_name
+from backy.domain.chunkmap import NO_DISK
+from backy.domain.names import check_disk_name, check_job_name
+from backy.domain.revision import SnapshotName
 from backy.ground.directory import Directory
 from backy.ground.errors import NameRefused
 from backy.source.base import Owner
 
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-_NAME = re.compile(rf"\.backy-({_UUID})-(.+)-({_UUID})", re.ASCII)
+_NAME = re.compile(rf"\.backy-({_UUID})-(.+)-({_UUID})(?:\.([^.]+))?", re.ASCII)
 
 
 class Clone(NamedTuple):
-    """A clone of a repository: the job and revision that it was made for, and the image's bytes."""
+    """A clone of a repository: what it was made for, and the image's bytes."""
 
     job: str
     revision: str
     path: str
     size: int
+    disk: str = NO_DISK
 
 
 def clone_name(owner: Owner, revision: str) -> str:
     """The name of the clone that a revision is read from; ValueError if no clone can have it."""
     name = f".backy-{owner.repository}-{owner.job}-{revision}"
+    name += f".{owner.disk}" if owner.disk != NO_DISK else ""
     if parse_name(name) != (owner, revision):
         raise ValueError(f"{name!r} is no clone's name")
     return name
@@ -52,7 +58,8 @@ def parse_name(name: str) -> tuple[Owner, str] | None:
     if match is None:
         return None
     try:
-        return Owner(match[1], check_job_name(match[2])), match[3]
+        disk = NO_DISK if match[4] is None else check_disk_name(match[4])
+        return Owner(match[1], check_job_name(match[2]), disk), match[3]
     except NameRefused:
         return None
 
@@ -67,25 +74,32 @@ def clones_in(path: str, repository: str) -> Iterator[Clone]:
             with suppress(FileNotFoundError):
                 found = os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
                 if stat.S_ISREG(found.st_mode):
-                    yield Clone(parsed[0].job, parsed[1], directory.file_path(name), found.st_size)
+                    owner, revision = parsed
+                    path = directory.file_path(name)
+                    yield Clone(owner.job, revision, path, found.st_size, owner.disk)
 
 
-def remove_clones(owner: Owner, snapshots: Mapping[str, str]) -> set[str]:
-    """Remove clones, given by revision and directory: the revisions whose clones are gone for good."""
+def remove_clones(owner: Owner, snapshots: Mapping[SnapshotName, str]) -> set[SnapshotName]:
+    """Remove clones, given by their directories: which of them are gone for good.
+
+    Of the owner only repository and job count. What is in no directory is no clone, and stays.
+    """
     gone = set()
-    for revision, place in snapshots.items():
+    for snapshot, place in snapshots.items():
+        if place and not place.startswith("/"):
+            continue
         try:
-            name = clone_name(owner, revision)
+            name = clone_name(owner._replace(disk=snapshot.disk), snapshot.revision)
         except ValueError:
             name = ""
         if not name or not place:
-            gone.add(revision)  # there never was one
+            gone.add(snapshot)  # there never was one
             continue
         with suppress(OSError):
             # A directory that is missing may be a file system that is not mounted now.
             with Directory.open(place) as directory:
                 _remove(directory, name)
-            gone.add(revision)
+            gone.add(snapshot)
     return gone
 
 

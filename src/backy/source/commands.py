@@ -1,7 +1,7 @@
-"""The operator's commands around a snapshot: to freeze a guest, or to make a snapshot with LVM or ZFS.
+"""The operator's commands around a job's snapshots: to freeze a guest, or to make one with LVM or ZFS.
 
-    with Commands("fsfreeze …", "fsfreeze -u …").around(path, job, revision) as bracket:
-        …                                                         the snapshot is made
+    with Commands("fsfreeze …", "fsfreeze -u …").around(job, revision, disks) as bracket:
+        …                                                         the snapshots are made
         why = bracket.end()
 
 `post` runs once, whatever happens: after `pre` failed or took too long, after an error or a signal, and
@@ -9,7 +9,9 @@ at the end of the block at the latest. It has to cope with a `pre` that did noth
 
 Each is a line for /bin/sh, in a process group of its own, with nothing on standard input. It may take
 `timeout` seconds; then its whole group is killed. The end of what it says goes to our standard error.
-Both find BACKY_JOB, BACKY_REVISION and BACKY_SOURCE, the path of the image, in their environment.
+Both find BACKY_JOB, BACKY_REVISION and BACKY_SOURCE, the path of the image, in their environment. Where
+a job has several disks, BACKY_SOURCE has a line for each, and BACKY_DISKS their names, with blanks
+between them, in the same order.
 
 Limits: a process that a command leaves behind is not waited for. If backy itself is killed (SIGKILL),
 `post` does not run.
@@ -24,7 +26,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from backy.domain.revision import Freeze
 from backy.ground.errors import SourceRefused
+from backy.source.base import Source
 
 _KEPT = 4096
 _PIECE = 65536
@@ -34,19 +38,26 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 class Commands(NamedTuple):
-    """What to run before and after a snapshot, and for how many seconds each at most."""
+    """What to run before and after the snapshots, and for how many seconds each at most."""
 
     pre: str | None = None
     post: str | None = None
     timeout: int = 60
 
     @contextmanager
-    def around(self, path: str, job: str, revision: str) -> Iterator["Bracket"]:
+    def around(self, job: str, revision: str, disks: Mapping[str, Source]) -> Iterator["Bracket"]:
         """Run `pre`, and `post` at the end of the block at the latest; SourceRefused if `pre` fails."""
-        bracket = Bracket(self, {"BACKY_JOB": job, "BACKY_REVISION": revision, "BACKY_SOURCE": path})
+        images = [source.image for source in disks.values()]
+        environment = {
+            "BACKY_JOB": job,
+            "BACKY_REVISION": revision,
+            "BACKY_SOURCE": "\n".join(images),
+            "BACKY_DISKS": " ".join(disks),
+        }
+        bracket = Bracket(self, environment)
         try:
             if self.pre is not None and (why := _run("pre-snapshot", self.pre, bracket)):
-                raise SourceRefused(path, f"{why}, so nothing was backed up")
+                raise SourceRefused(", ".join(images), f"{why}, so nothing was backed up")
             yield bracket
         finally:
             if why := bracket.end():
@@ -55,6 +66,8 @@ class Commands(NamedTuple):
 
 class Bracket:
     """What is open from `pre` to `post`."""
+
+    freeze: Freeze | None = None  # what the commands do is theirs to know
 
     def __init__(self, commands: Commands, environment: dict[str, str]) -> None:
         self.commands = commands

@@ -7,10 +7,9 @@ A file on XFS or btrfs is cloned (`clone`) beside the image, or in a directory t
 Where that cannot be, it is read in place, and the operator is told: once, if this file system has no
 clones; each time, if it should have worked. No backup fails for want of a clone.
 
-The operator's commands are run around it (`commands`): the second one as soon as the clone is made or
-has failed, since a guest may be frozen; where nothing can be cloned, after the last read, since what is
-read may be a snapshot that the first one made. There it runs after the revision was committed, so its
-failure is only shown.
+A clone, or the image in place of one that should have worked, stays what it is when the guest goes on.
+Where nothing can be cloned, what is read may be a snapshot that the operator's first command made, so it
+is bound to that (`is_bound`).
 
 In place there is no frozen view: the image may change while it is read, and then the revision is no
 instant of it. That is noticed and said (`consistency: torn`), never called good:
@@ -31,12 +30,12 @@ import os
 import stat
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import NamedTuple
 
 from backy.domain.extents import Extent
-from backy.domain.revision import Consistency, SourceIdentity, View
+from backy.domain.revision import Consistency, SnapshotName, SourceIdentity, View
 from backy.ground import linux
 from backy.ground.directory import Directory
 from backy.ground.errors import SourceFailed, SourceRefused
@@ -46,7 +45,6 @@ from backy.source import clone, opened
 from backy.source.base import Base, Changes, Confidence, Owner, Snapshot
 from backy.source.clone import CloneSnapshot
 from backy.source.clonefiles import remove_clones
-from backy.source.commands import Bracket, Commands
 
 _TICK_NS = 20_000_000
 _TICK_TRIES = 5
@@ -73,12 +71,14 @@ class Cloning(NamedTuple):
 class FileSource:
     """An image file or block device at `path`, which is read in place without `cloning`."""
 
-    def __init__(
-        self, path: str, cloning: Cloning | None = None, commands: Commands | None = None
-    ) -> None:
+    def __init__(self, path: str, cloning: Cloning | None = None) -> None:
         self.path = path
         self._cloning = cloning
-        self._commands = commands or Commands()
+
+    @property
+    def image(self) -> str:
+        """See `Source.image`."""
+        return os.path.abspath(self.path)
 
     @cached_property
     def place(self) -> str:
@@ -91,35 +91,24 @@ class FileSource:
         # A record holds the path, in UTF-8.
         return folder if _has_clones(folder) and folder.isprintable() else ""
 
-    def prune(self, snapshots: Mapping[str, str]) -> Collection[str]:
+    def prune(self, snapshots: Mapping[SnapshotName, str]) -> Collection[SnapshotName]:
         """See `Source.prune`."""
         if self._cloning is None:
-            return [revision for revision, place in snapshots.items() if not place]
+            return [name for name, place in snapshots.items() if not place]
         return remove_clones(self._cloning.owner, snapshots)
 
     @contextmanager
     def snapshot(self, revision: str) -> Iterator[Snapshot]:
         """See `Source.snapshot`."""
-        _ = self.place  # before `pre-snapshot` makes anything
         with ExitStack() as stack:
-            bracket = stack.enter_context(self._around(revision))
             file = stack.enter_context(opened.open_image(self.path))
-            snapshot = self._cloned(stack, file, revision)
-            if snapshot is None:
-                snapshot = FileSnapshot(self.path, file)
-            elif not snapshot.remark and (why := bracket.end()):
-                snapshot.warnings.append(why)
-            yield snapshot
+            yield self._cloned(stack, file, revision) or FileSnapshot(self.path, file)
 
     @contextmanager
     def live(self) -> Iterator["FileSnapshot"]:
         """See `Source.live`."""
         with opened.open_image(self.path) as file:
             yield FileSnapshot(self.path, file)
-
-    def _around(self, revision: str) -> AbstractContextManager[Bracket]:
-        job = "" if self._cloning is None else self._cloning.owner.job
-        return self._commands.around(os.path.abspath(self.path), job, revision)
 
     def _cloned(
         self, stack: ExitStack, file: UncachedFile, revision: str
@@ -146,6 +135,7 @@ class FileSource:
         in_place = FileSnapshot(self.path, file)
         sentence = f"the image {self.path} is read in place, since {why}"
         if expected:
+            in_place.is_bound = False
             in_place.warnings.append(sentence)
         else:
             in_place.remark = sentence
@@ -204,6 +194,7 @@ class FileSnapshot:
         self.seconds = 0.0
         self.warnings: list[str] = []
         self.remark = ""
+        self.is_bound = True
 
     def extents(self) -> Iterator[Extent]:
         """See `Snapshot.extents`."""

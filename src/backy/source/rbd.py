@@ -23,7 +23,7 @@ from functools import cached_property
 
 from backy.domain.extents import Extent
 from backy.domain.rbd_settings import RbdSettings
-from backy.domain.revision import Consistency, Kept, SourceIdentity, View
+from backy.domain.revision import Consistency, Kept, SnapshotName, SourceIdentity, View
 from backy.ground import failpoint
 from backy.ground.ceph import Access, CephFailed, connected
 from backy.ground.errors import SourceFailed, SourceRefused
@@ -53,9 +53,9 @@ class RbdSource:
         with self._refusing(), self._opened() as pool, pool.image(self._settings.image) as image:
             return str(_place(pool, image))
 
-    def prune(self, snapshots: Mapping[str, str]) -> Collection[str]:
+    def prune(self, snapshots: Mapping[SnapshotName, str]) -> Collection[SnapshotName]:
         """See `Source.prune`."""
-        return remove_snapshots(self._access, {one: (one, place) for one, place in snapshots.items()})
+        return remove_snapshots(self._access, snapshots)
 
     @contextmanager
     def live(self) -> Iterator[Snapshot]:

@@ -20,10 +20,11 @@ Limits: in one cluster, the one that the configuration names; snapshots in other
 import errno
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
+from backy.domain.revision import SnapshotName
 from backy.ground import failpoint
 from backy.ground.ceph import Access, CephFailed, Cluster, connected
 from backy.ground.rbd import Image, open_pool_of
@@ -31,8 +32,6 @@ from backy.ground.rbd import Image, open_pool_of
 SNAPSHOT, FALLBACK = "backy-", "-fallback"
 _TYPE = "rbd:"
 _PLACE = re.compile(rf"{_TYPE}([0-9a-f-]{{36}})/([0-9]{{1,19}})/([^/]*)/([^/]+)", re.ASCII)
-
-Key = TypeVar("Key")
 
 
 class Place(NamedTuple):
@@ -58,16 +57,16 @@ def names(revision: str) -> tuple[str, str]:
     return SNAPSHOT + revision, SNAPSHOT + revision + FALLBACK
 
 
-def remove_snapshots(access: Access, snapshots: Mapping[Key, tuple[str, str]]) -> set[Key]:
-    """Remove snapshots, given by revision and place: those that are gone for good now.
+def remove_snapshots(access: Access, snapshots: Mapping[SnapshotName, str]) -> set[SnapshotName]:
+    """Remove snapshots, given by their places: those that are gone for good now.
 
     Those that are protected or in use stay, as does everything in a cluster that cannot be reached.
     """
-    gone = {key for key, (_, place) in snapshots.items() if not place}
-    by_place: dict[Place, dict[Key, str]] = defaultdict(dict)
-    for key, (revision, text) in snapshots.items():
+    gone = {one for one, place in snapshots.items() if not place}
+    by_place: dict[Place, list[SnapshotName]] = defaultdict(list)
+    for one, text in snapshots.items():
         if (place := parse_place(text)) is not None:
-            by_place[place][key] = revision
+            by_place[place].append(one)
     if by_place:
         with suppress(CephFailed), connected(access) as cluster:
             for place, ours in by_place.items():
@@ -76,20 +75,20 @@ def remove_snapshots(access: Access, snapshots: Mapping[Key, tuple[str, str]]) -
     return gone
 
 
-def _removed(cluster: Cluster, place: Place, ours: Mapping[Key, str]) -> set[Key]:
+def _removed(cluster: Cluster, place: Place, ours: Sequence[SnapshotName]) -> set[SnapshotName]:
     """Which of the snapshots on an image are gone."""
-    gone = set()
+    gone: set[SnapshotName] = set()
     try:
         with (
             open_pool_of(cluster, place.pool, place.namespace) as pool,
             pool.image_of(place.image, read_only=False) as image,
         ):
             there = {one.name for one in image.snapshots()}
-            for key, revision in ours.items():
-                ours_there = [name for name in names(revision) if name in there]
-                left = [name for name in ours_there if not remove(image, name)]
+            for one in ours:
+                found = [name for name in names(one.revision) if name in there]
+                left = [name for name in found if not remove(image, name)]
                 if not left:
-                    gone.add(key)
+                    gone.add(one)
     except CephFailed as error:
         if error.code == errno.ENOENT:  # the image went, or its pool; numbers are not given again
             return set(ours)

@@ -1,0 +1,72 @@
+"""The snapshots that a job has left at its sources, and which of them the next backup compares with.
+
+    kept = KeptSnapshots(job, group, tell)
+    kept.prepare(uuid)                     before the first snapshot is made
+    kept.bases["root"]                     the revision to compare that disk with, or None
+    kept.tidy(uuid, ["root", "data"])      after the commit
+
+A disk's base is the newest good revision that has a snapshot of it. That stays until a revision with a
+newer one of the same disk is complete; all others are removed, also those of disks that the job has no
+more.
+
+Limits: as far as the job's list can be read (`repository.snapshots`).
+"""
+
+from collections.abc import Callable, Collection
+
+from backy.domain.revision import Revision, SnapshotName, View
+from backy.ground.errors import RecordDamaged, StorageFailed
+from backy.repository import history as histories
+from backy.repository import snapshots
+from backy.repository.repository import Job
+from backy.source.group import Group
+
+
+class KeptSnapshots:
+    """See above; `were_read_in_place` are the disks that the last revision could only read so."""
+
+    def __init__(self, job: Job, group: Group, tell: Callable[[str], None]) -> None:
+        self._job = job
+        self._group = group
+        self._tell = tell
+        revisions = histories.load(job.directory).revisions
+        self.bases = {disk: _base(revisions, disk) for disk in group.disks}
+        last = {disk: revisions[-1].disk(disk) for disk in group.disks} if revisions else {}
+        self.were_read_in_place = {
+            disk for disk, one in last.items() if one is not None and one.source.view is View.IN_PLACE
+        }
+
+    def prepare(self, uuid: str) -> None:
+        """Remove what dead runs have left, and say that we are about to make some; StorageFailed."""
+        known: dict[SnapshotName, str] = {}
+        try:
+            known = snapshots.listed(self._job.directory)
+        except RecordDamaged as error:
+            self._tell(f"{error.message} Snapshots that it listed are left alone.")
+        gone = self._group.prune(
+            {one: place for one, place in known.items() if self.bases.get(one.disk) != one.revision}
+        )
+        new = self._group.names(uuid)
+        if new or known:
+            left = {one: place for one, place in known.items() if one not in gone}
+            snapshots.note(self._job.directory, new, left)
+
+    def tidy(self, uuid: str, disks: Collection[str]) -> None:
+        """After the commit: of `disks`, remove all but the new ones; what fails the next run tries."""
+        try:
+            known = snapshots.listed(self._job.directory)
+            old = {
+                one: place for one, place in known.items() if one.disk in disks and one.revision != uuid
+            }
+            snapshots.strike(self._job.directory, self._group.prune(old))
+        except (RecordDamaged, StorageFailed) as error:
+            self._tell(error.message)
+
+
+def _base(revisions: Collection[Revision], disk: str) -> str | None:
+    base = None
+    for one in revisions:
+        found = one.disk(disk)
+        if one.is_good and found is not None and found.source.kept is not None:
+            base = one.uuid
+    return base
