@@ -33,6 +33,7 @@ from backy.repository.repository import Repository, create, create_job
 from backy.source.base import Source
 from backy.source.file import FileSource
 from backy.source.group import Group
+from backy.target.base import Target
 from backy.target.registry import find_target
 
 CHUNK = 4096
@@ -83,13 +84,26 @@ class Site:
         keep_going: bool = False,
         read_back: bool = False,
     ) -> list[BadRange]:
-        """Restore in this process."""
+        """Restore to a file or device in this process."""
+        found = find_target(str(target), -1)
+        return self.restore_to(revision, found, job=job, keep_going=keep_going, read_back=read_back)
+
+    def restore_to(
+        self,
+        revision: Revision,
+        target: Target,
+        *,
+        job: str = "vm",
+        keep_going: bool = False,
+        read_back: bool = False,
+    ) -> list[BadRange]:
+        """Restore to any target in this process."""
         with Repository.open(str(self.base)) as repository, repository.job(job) as opened:
             return restore(
                 repository,
                 opened,
                 revision,
-                find_target(str(target), -1),
+                target,
                 NoProgress(),
                 keep_going=keep_going,
                 read_back=read_back,

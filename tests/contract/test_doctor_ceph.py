@@ -39,7 +39,7 @@ def test_image_that_can_be_read_incrementally_is_fine(site: RbdSite) -> None:
     assert (Verdict.FINE, "cluster of vm") == (cluster.verdict, cluster.subject)
     assert f"{site.ceph.fsid} answers client.admin" == cluster.text
     assert (Verdict.FINE, "job vm") == (image.verdict, image.subject)
-    assert f"{site.pool.name}/vm has 16.0 MiB, with object-map and fast-diff" == image.text
+    assert f"{site.settings.spec} has 16.0 MiB, with object-map and fast-diff" == image.text
 
 
 def test_cluster_is_asked_once_for_all_of_its_jobs(site: RbdSite) -> None:
@@ -53,23 +53,23 @@ def test_cluster_is_asked_once_for_all_of_its_jobs(site: RbdSite) -> None:
 
 def test_image_without_an_object_map_is_to_be_known(site: RbdSite) -> None:
     """Each of its backups reads everything; the command that changes it is named."""
-    site.ceph.run("rbd", "feature", "disable", f"{site.pool.name}/vm", "object-map", "fast-diff")
+    site.ceph.run("rbd", "feature", "disable", f"{site.settings.spec}", "object-map", "fast-diff")
     found = looked_at(site)
 
     assert Verdict.NOTE is found.verdict
-    assert f"'rbd feature enable {site.pool.name}/vm object-map fast-diff'" in found.text
+    assert f"'rbd feature enable {site.settings.spec} object-map fast-diff'" in found.text
 
 
 def test_image_with_an_invalid_object_map_is_wrong(site: RbdSite) -> None:
     """It looks as if it were incremental, and is not."""
     site.write(0, b"x")
-    site.ceph.run("rbd", "feature", "disable", f"{site.pool.name}/vm", "object-map", "fast-diff")
-    site.ceph.run("rbd", "feature", "enable", f"{site.pool.name}/vm", "object-map", "fast-diff")
+    site.ceph.run("rbd", "feature", "disable", f"{site.settings.spec}", "object-map", "fast-diff")
+    site.ceph.run("rbd", "feature", "enable", f"{site.settings.spec}", "object-map", "fast-diff")
     found = looked_at(site)
-    site.ceph.run("rbd", "object-map", "rebuild", f"{site.pool.name}/vm")
+    site.ceph.run("rbd", "object-map", "rebuild", f"{site.settings.spec}")
 
     assert (Verdict.WRONG, Verdict.FINE) == (found.verdict, looked_at(site).verdict)
-    assert f"'rbd object-map rebuild {site.pool.name}/vm'" in found.text
+    assert f"'rbd object-map rebuild {site.settings.spec}'" in found.text
 
 
 def test_what_is_not_there_is_wrong(site: RbdSite) -> None:

@@ -27,7 +27,7 @@ COMMANDS = {
     "init": Listed("init", "Create a job, and the repository where there is none."),
     "backup": Listed("backup", "Make a revision of the job's image."),
     "status": Listed("status", "List revisions, or the jobs of a repository."),
-    "restore": Listed("restore", "Restore a revision to a file, block device or standard output."),
+    "restore": Listed("restore", "Restore a revision to a file, device, RBD image or stdout."),
     "verify": Listed("verify", "Prove that revisions can be restored."),
     "distrust": Listed("distrust", "Say that revisions are not to be believed."),
     "repair": Listed("repair", "Fill damaged revisions from the live source."),

@@ -63,7 +63,11 @@ def examine(patient: Patient, clock: Clock, limit: float = LIMIT) -> Iterator[Fi
     problems: list[Finding] = []
     yield from _bounded("jobs", lambda: _find_jobs(patient, jobs, problems), limit)
     yield from problems
-    sources = {name: job.source for name, job in jobs.items()}
+    sources = {
+        f"{name}, disk {disk}" if disk else name: source
+        for name, job in jobs.items()
+        for disk, source in job.source.disks.items()
+    }
     found = _bounded(doctor_ceph.SUBJECT, lambda: doctor_ceph.modules(sources.values()), limit)
     yield from found
     if all(one.verdict is Verdict.FINE for one in found):
