@@ -51,15 +51,26 @@ class FakeSource:
 
     Reads that touch a byte of `bad` fail like a disk with bad sectors. With `frozen` it makes snapshots,
     keeps them, and tells to the block what has changed since one, but nothing of those in `hidden`.
+    Several that share a `shelf` keep theirs there, each at its place, and remove each other's.
     """
 
-    def __init__(self, content: bytes, *, bad: range = range(0), frozen: bool = False) -> None:
+    def __init__(
+        self,
+        content: bytes,
+        *,
+        bad: range = range(0),
+        frozen: bool = False,
+        place: str = "memory",
+        shelf: dict[str, dict[str, bytes]] | None = None,
+    ) -> None:
         self.content = bytearray(content)
         self.bad = bad
         self.writes = 0
         self.frozen = frozen
         self.hidden: set[int] = set()
-        self.kept: dict[str, bytes] = {}
+        self._place = place
+        self._shelf = {} if shelf is None else shelf
+        self.kept = self._shelf.setdefault(place, {})
         self.bytes_read = 0
         self._lock = threading.Lock()
 
@@ -76,7 +87,7 @@ class FakeSource:
     @property
     def place(self) -> str:
         """See `Source.place`."""
-        return "memory" if self.frozen else ""
+        return self._place if self.frozen else ""
 
     @property
     def image(self) -> str:
@@ -85,9 +96,10 @@ class FakeSource:
 
     def prune(self, snapshots: Mapping[SnapshotName, str]) -> Collection[SnapshotName]:
         """See `Source.prune`."""
-        for name in snapshots:
-            self.kept.pop(name.revision, None)
-        return list(snapshots)
+        gone = [name for name, place in snapshots.items() if place in self._shelf]
+        for name in gone:
+            self._shelf[snapshots[name]].pop(name.revision, None)
+        return gone
 
     @contextmanager
     def live(self) -> Iterator["FakeSnapshot"]:

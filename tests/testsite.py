@@ -10,13 +10,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from backy.domain.chunk import parse_codec
 from backy.domain.chunkmap import NO_DISK
-from backy.domain.config import JobConfig, SourceConfig, default_schedule
+from backy.domain.config import JobConfig, SourceConfig, SourcesConfig, default_schedule
 from backy.domain.revision import Origin, Revision
 from backy.ground.clock import Clock, SystemClock
 from backy.ground.directory import Directory
@@ -31,8 +32,8 @@ from backy.repository.layout import chunk_name
 from backy.repository.maps import open_pinned
 from backy.repository.repository import Repository, create, create_job
 from backy.source.base import Source
-from backy.source.file import FileSource
 from backy.source.group import Group
+from backy.source.registry import open_group
 from backy.target.base import Target
 from backy.target.registry import find_target
 
@@ -61,18 +62,34 @@ class Site:
         with Directory.open(str(self.base)) as base:
             create_job(base, name, JobConfig(source, default_schedule()))
 
-    def backup(self, *, job: str = "vm", tag: str = "daily", source: Source | None = None) -> Revision:
-        """Back up in this process; the job's image, or another source."""
+    def add_disks(self, name: str, images: Mapping[str, Path], **settings: str) -> None:
+        """Another job, of several disks; `settings` stand beside them."""
+        disks = {disk: SourceConfig("file", {"filename": str(path)}) for disk, path in images.items()}
+        with Directory.open(str(self.base)) as base:
+            create_job(base, name, JobConfig(SourcesConfig(disks, settings), default_schedule()))
+
+    def backup(
+        self,
+        *,
+        job: str = "vm",
+        tag: str = "daily",
+        source: Source | None = None,
+        group: Group | None = None,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> Revision:
+        """Back up in this process; the job's image, or another source, or several."""
         with Repository.open(str(self.base)) as repository, repository.job(job) as opened:
-            path = str(opened.config().source.settings["filename"])
+            if source is not None:
+                group = Group({NO_DISK: source})
             return backup(
                 repository,
                 opened,
-                Group({NO_DISK: source or FileSource(path)}),
+                group or open_group(opened.config().source, opened.config_path, None),
                 {tag: Origin.SCHEDULE},
                 Coding(parse_codec(self.codec), self.delta),
                 self.clock,
                 NoProgress(),
+                tell,
             )
 
     def restore(
@@ -83,10 +100,13 @@ class Site:
         job: str = "vm",
         keep_going: bool = False,
         read_back: bool = False,
+        disk: str | None = None,
     ) -> list[BadRange]:
         """Restore to a file or device in this process."""
         found = find_target(str(target), -1)
-        return self.restore_to(revision, found, job=job, keep_going=keep_going, read_back=read_back)
+        return self.restore_to(
+            revision, found, job=job, keep_going=keep_going, read_back=read_back, disk=disk
+        )
 
     def restore_to(
         self,
@@ -96,6 +116,7 @@ class Site:
         job: str = "vm",
         keep_going: bool = False,
         read_back: bool = False,
+        disk: str | None = None,
     ) -> list[BadRange]:
         """Restore to any target in this process."""
         with Repository.open(str(self.base)) as repository, repository.job(job) as opened:
@@ -107,13 +128,14 @@ class Site:
                 NoProgress(),
                 keep_going=keep_going,
                 read_back=read_back,
+                disk=disk,
             )
 
-    def restored(self, revision: Revision, *, job: str = "vm") -> bytes:
-        """The image of a revision."""
+    def restored(self, revision: Revision, *, job: str = "vm", disk: str | None = None) -> bytes:
+        """The image of a revision, or of one of its disks."""
         target = self.folder / "restored.raw"
         target.unlink(missing_ok=True)
-        self.restore(revision, target, job=job)
+        self.restore(revision, target, job=job, disk=disk)
         return target.read_bytes()
 
     def verify(self, *, job: str = "vm", quick: bool = False) -> Result:

@@ -16,7 +16,7 @@ from backy.daemon import workers
 from backy.daemon.metrics import _Snapshot
 from backy.daemon.openapi import DOCUMENT
 from backy.daemon.scheduler import Pool, Waiting, order
-from backy.domain import config, settings
+from backy.domain import config, rbd_settings, settings
 from backy.domain.chunk import parse_codec
 from backy.domain.chunkmap import NO_DISK
 from backy.domain.config import TagPolicy
@@ -86,6 +86,7 @@ def test_the_example_configuration_shows_every_key() -> None:
         *(f"api.cli-default.{key}" for key in settings._CLIENT),
         *(f"peers.backup2.{key}" for key in settings._PEER),
         *(f"jobs.vm03.source.{key}" for key in ("type", *SOURCE_KEYS["flyingcircus"])),
+        *(f"jobs.vm05.source.{key}" for key in ("type", *rbd_settings.KEYS)),
         *(f"jobs.vm04.{key}" for key in (config.SOURCES, *GROUP_KEYS)),
     }
 

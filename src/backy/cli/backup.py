@@ -8,7 +8,7 @@ from backy.cli.options import Options, pass_options
 from backy.cli.render import counted
 from backy.domain import tags as tag_rules
 from backy.domain.chunk import Codec, parse_codec
-from backy.domain.revision import Consistency, Stats
+from backy.domain.revision import Consistency, Reading, Stats
 from backy.ground.clock import SystemClock
 from backy.ground.errors import BackyError, OptionRefused
 from backy.ground.linux import keep_freed_memory
@@ -69,14 +69,22 @@ def command(options: Options, tags: str, codec: str | None, delta: str | None, *
         except BackyError as error:
             log.error("backup failed", job=job.name, error=error.message)
             raise
-        reading = revision.reading
+        for name, disk in (revision.disks or {}).items():
+            log.info(
+                "disk backed up",
+                job=job.name,
+                revision=revision.uuid,
+                disk=name,
+                consistency=disk.consistency.value,
+                **_read(disk.reading),
+                **msgspec.structs.asdict(disk.stats),
+            )
         log.info(
             "backup finished",
             job=job.name,
             revision=revision.uuid,
             consistency=revision.consistency.value,
-            since=reading.since if reading else None,
-            read_all_because=reading.why if reading and not reading.since else None,
+            **({} if revision.disks else _read(revision.reading)),
             **msgspec.structs.asdict(revision.stats),
         )
     stats = revision.stats
@@ -86,10 +94,24 @@ def command(options: Options, tags: str, codec: str | None, delta: str | None, *
         f"{format_size(stats.bytes_written)} stored"
     )
     if revision.consistency is Consistency.TORN:
+        torn = [
+            repr(name)
+            for name, disk in (revision.disks or {}).items()
+            if disk.consistency is Consistency.TORN
+        ]
+        of_disks = f" of {', '.join(torn)}" if torn else ""
         edge.say(
-            "warning: the image changed while it was read, so this revision is no single instant of it "
-            "(torn); stop the machine or back up a snapshot."
+            f"warning: the image{of_disks} changed while it was read, so this revision is no single "
+            "instant of it (torn); stop the machine or back up a snapshot."
         )
+
+
+def _read(reading: Reading | None) -> dict[str, str | None]:
+    """How much was read, for the log."""
+    return {
+        "since": reading.since if reading else None,
+        "read_all_because": reading.why if reading and not reading.since else None,
+    }
 
 
 def _new_chunks(stats: Stats) -> str:

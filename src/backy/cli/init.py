@@ -6,6 +6,7 @@ import shlex
 import click
 
 from backy.cli.options import Options, pass_options
+from backy.domain.chunkmap import NO_DISK
 from backy.domain.config import JobConfig, default_schedule
 from backy.domain.names import check_job_name
 from backy.ground.errors import JobExists, NotARepository, OptionRefused
@@ -24,16 +25,19 @@ from backy.source import registry
 def command(options: Options, kind: str, source: str, *, force: bool) -> None:
     """Create a job, and the repository where there is none.
 
-    TYPE is `file`: SOURCE is a raw image file or a block device. The job is named by -b BASE/JOB, or
+    TYPE is `file`: SOURCE is a raw image file or a block device; or `rbd`: SOURCE is an image in Ceph,
+    as POOL/IMAGE or POOL/NAMESPACE/IMAGE. The job is named by -b BASE/JOB, or
     by -b BASE -j JOB. A repository is made where BASE is missing, empty or holds only this job's
     directory; it sets 64 MiB aside, with which a full disk can be cleaned up.
 
     \b
     Example:
       backy -b /srv/backy/vm01 init file /srv/images/vm01.raw
+      backy -b /srv/backy/vm02 init rbd rbd.hdd/vm02.root
     """
     config = JobConfig(registry.from_argument(kind, source, os.path.abspath(source)), default_schedule())
-    with registry.open_group(config.source, "init", None).live():
+    group = registry.open_group(config.source, "init", None)
+    with group.live():
         pass  # so a mistyped source shows now, not at night
     base, job = _place(options)
     check_job_name(job)
@@ -49,7 +53,7 @@ def command(options: Options, kind: str, source: str, *, force: bool) -> None:
     with Repository.open(base) as repository:
         create_job(repository.base, job, config)
     options.tell(
-        f"job {job!r} in {base} backs up {os.path.abspath(source)}; "
+        f"job {job!r} in {base} backs up {group.disks[NO_DISK].image}; "
         f"next: backy -b {shlex.quote(f'{base}/{job}')} backup daily"
     )
 

@@ -3,7 +3,7 @@
 import click
 
 from backy.cli.options import Options, pass_options
-from backy.cli.render import counted, json, local_time, table
+from backy.cli.render import byte_range, counted, json, local_time, table
 from backy.ground.errors import OptionRefused, ReportRefused
 from backy.operation.trust import still_needed
 from backy.repository import layout, quarantine
@@ -127,7 +127,7 @@ def _shown(case: Case) -> str:
     if report.healed_at is not None:
         lines.append(f"healed by {report.healed_by} at {local_time(report.healed_at)}")
     rows = [
-        [one.job, one.revision, f"{offset}+{length}"]
+        [one.job, one.revision, byte_range(one.disk, offset, length)]
         for one in report.revisions
         for offset, length in one.ranges
     ]

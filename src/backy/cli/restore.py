@@ -13,7 +13,7 @@ from backy.ground.errors import BackyError, OptionRefused, StorageFailed
 from backy.ground.linux import keep_freed_memory
 from backy.ground.units import format_duration, format_size
 from backy.operation.restore import BadRange, restore
-from backy.operation.select import choose_one
+from backy.operation.select import choose_disk, choose_one
 from backy.repository import history as histories
 from backy.target.rbd import PREFIX
 from backy.target.registry import STREAM, CephOptions, find_target
@@ -23,6 +23,7 @@ from backy.target.registry import STREAM, CephOptions, find_target
 @click.option(
     "-r", "--revision", "spec", default="latest", metavar="SPEC", show_default=True, help="Which one."
 )
+@click.option("--disk", metavar="NAME", help="Which disk, of a revision that has several.")
 @click.option("--keep-going", is_flag=True, help="Restore what can be, zeros elsewhere; exit code 1.")
 @click.option("--bad-ranges", metavar="FILE", help="Where --keep-going writes its list, as JSON.")
 @click.option("--read-back", is_flag=True, help="Re-read the target from the disk and compare.")
@@ -34,6 +35,7 @@ from backy.target.registry import STREAM, CephOptions, find_target
 def command(
     options: Options,
     spec: str,
+    disk: str | None,
     bad_ranges: str | None,
     target: str,
     ceph_conf: str | None,
@@ -45,6 +47,8 @@ def command(
 ) -> None:
     """Restore a revision to a file, device, RBD image or stdout.
 
+    Of a revision of several disks, one at a time: --disk says which.
+
     TARGET is a file (new, or replaced when the restore has succeeded), a block device that is not in
     use, rbd:POOL/IMAGE or rbd:POOL/NAMESPACE/IMAGE for an image in Ceph, or - for standard output. Every
     chunk is checked on the way.
@@ -54,6 +58,7 @@ def command(
       backy -b /srv/backy/vm01 restore -r 'last(tag:daily)' /dev/vg0/vm01
       backy -b /srv/backy/vm01 restore --overwrite rbd:rbd/vm01
       backy -b /srv/backy/vm01 restore - | ssh host 'cat > vm01.raw'
+      backy -b /srv/backy/vm02 restore --disk root /dev/vg0/vm02-root
     """
     if read_back and target == STREAM:
         raise OptionRefused("--read-back", "standard output cannot be read back")
@@ -69,7 +74,10 @@ def command(
     started = clock.monotonic()
     with options.opened_job() as (repository, job), options.log_for(job) as log:
         revision = choose_one(histories.load(job.directory), spec, job.name)
-        log.info("restore started", job=job.name, revision=revision.uuid, target=target)
+        chosen = choose_disk(revision, disk)
+        name = chosen.disk if chosen else ""
+        of_disk = {"disk": name} if name else {}
+        log.info("restore started", job=job.name, revision=revision.uuid, target=target, **of_disk)
         try:
             bad = restore(
                 repository,
@@ -79,6 +87,7 @@ def command(
                 options.progress(),
                 keep_going=keep_going,
                 read_back=read_back,
+                disk=disk,
             )
         except BackyError as error:
             log.error("restore failed", job=job.name, revision=revision.uuid, error=error.message)
@@ -86,9 +95,11 @@ def command(
         log.info("restore finished", job=job.name, revision=revision.uuid, bad_ranges=len(bad))
     if target != STREAM:
         took = format_duration(clock.monotonic() - started)
+        what = f"disk {name!r} of revision" if name else "revision"
+        size = format_size(chosen.image_size if chosen else 0)
         options.tell(
-            f"revision {revision.uuid} of {local_time(revision.taken_at)} is in {target}: "
-            f"{format_size(revision.image_size)} in {took}" + (", read back" if read_back else "")
+            f"{what} {revision.uuid} of {local_time(revision.taken_at)} is in {target}: "
+            f"{size} in {took}" + (", read back" if read_back else "")
         )
     if bad:
         _report(bad, bad_ranges)

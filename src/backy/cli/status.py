@@ -9,7 +9,7 @@ from backy.cli import edge
 from backy.cli.options import Options, pass_options
 from backy.cli.render import are, counted, json, local_time, table
 from backy.domain.legacy import as_in_2_5
-from backy.domain.revision import Consistency, Revision, Trust
+from backy.domain.revision import Consistency, Reading, Revision, Stats, Trust
 from backy.ground.units import format_duration, format_size
 from backy.operation.select import choose
 from backy.repository import history as histories
@@ -81,28 +81,43 @@ def _revision_table(revisions: list[Revision]) -> str:
 
 def _told(revision: Revision) -> str:
     """What the record says of one backup, in a few lines."""
-    stats, reading = revision.stats, revision.reading
-    scope = "all of that"
+    lines = [
+        f"{local_time(revision.taken_at)}  {revision.uuid}  {','.join(revision.tags) or '-'}",
+        *_figures(revision.stats, "" if revision.disks else _scope(revision.reading)),
+    ]
+    for name, disk in (revision.disks or {}).items():
+        size = next(one.image_size for one in revision.maps if one.disk == name)
+        torn = ", torn" if disk.consistency is Consistency.TORN else ""
+        lines.append(f"  disk {name}: {format_size(size)}{torn}")
+        lines += [f"  {line}" for line in _figures(disk.stats, _scope(disk.reading))]
+    return "\n".join([*lines, *([f"  {_remarks(revision)}"] if _remarks(revision) else [])])
+
+
+def _scope(reading: Reading | None) -> str:
+    """How much of an image was read, in words."""
     if reading is not None and reading.since is not None:
-        scope = f"changes since {reading.since}; everything last by {reading.last_full}"
-    elif reading is not None and reading.why:
-        scope += f", because {reading.why}"
+        return f"changes since {reading.since}; everything last by {reading.last_full}"
+    return (
+        f"all of that, because {reading.why}" if reading is not None and reading.why else "all of that"
+    )
+
+
+def _figures(stats: Stats, scope: str) -> list[str]:
+    """What was read, found and stored, in lines."""
     audited = f", {format_size(stats.bytes_audited)} of them as an audit" if stats.bytes_audited else ""
     seconds = ", ".join(f"{name} {took:.2f} s" for name, took in stats.seconds.items())
     new = f"{format_size(stats.bytes_new)} in {counted(stats.chunks_new, 'chunk')}"
     deltas = counted(stats.chunks_delta, "delta")
     in_use = format_size(stats.bytes_scanned)
     known = f"{counted(stats.chunks_hit, 'chunk')} found, {stats.chunks_inherited} inherited"
-    lines = [
-        f"{local_time(revision.taken_at)}  {revision.uuid}  {','.join(revision.tags) or '-'}",
+    return [
         f"  read     {format_size(stats.bytes_read)}{audited}; {in_use} of the image may hold data",
-        f"           {scope}",
+        *([f"           {scope}"] if scope else []),
         f"  changed  {format_size(stats.bytes_changed)}",
         f"  new      {new}, of which {deltas}; stored as {format_size(stats.bytes_written)}",
         f"  known    {known}, {stats.chunks_zero} of {stats.chunks} are zeros",
         f"  took     {format_duration(stats.duration)}" + (f" ({seconds})" if seconds else ""),
     ]
-    return "\n".join([*lines, *([f"  {_remarks(revision)}"] if _remarks(revision) else [])])
 
 
 def _remarks(revision: Revision) -> str:

@@ -67,7 +67,8 @@ _RBD = (*rbd_settings.KEYS, *GROUP_KEYS, "vm", "consul_acl_token")
 # Where a job has several disks, GROUP_KEYS do not stand in the sources.
 SOURCE_KEYS: Mapping[str, tuple[str, ...]] = {
     "file": (*KEYS, *GROUP_KEYS),
-    **dict.fromkeys((*rbd_settings.TYPES, "flyingcircus"), _RBD),
+    **dict.fromkeys(rbd_settings.TYPES, _RBD),
+    "flyingcircus": (*rbd_settings.REQUIRED, rbd_settings.FULL_ALWAYS, "vm", "consul_acl_token"),
 }
 _REQUIRED: Mapping[str, tuple[str, ...]] = {
     "file": ("filename",),

@@ -25,6 +25,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -227,12 +228,21 @@ def connected(access: Access) -> Iterator[Cluster]:
     }
     limit = max(limits.values()) * _OPERATIONS
     with telling("connecting", meanings):
-        within(limit, "connecting", raw.connect)
+        within(limit, "connecting", partial(_connect, raw))
     cluster = Cluster(access, raw, limit)
     try:
         yield cluster
     finally:
         cluster.close("disconnecting", raw.shutdown)
+
+
+def _connect(raw: "rados.Rados") -> None:
+    """Connect, or end all threads of it at once rather than whenever the garbage is collected."""
+    try:
+        raw.connect()
+    except BaseException:
+        raw.shutdown()
+        raise
 
 
 def _limit(raw: "rados.Rados", name: str) -> int:

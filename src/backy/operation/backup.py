@@ -103,6 +103,8 @@ def backup(
         stack.callback(_tell_warnings, opened, tell)
         snapshots = stack.enter_context(group.snapshot(uuid))
         opened.append(snapshots)
+        if snapshots.remark and not kept.are_known:
+            tell(snapshots.remark)
         for disk, snapshot in snapshots.disks.items():
             if snapshot.remark and disk not in kept.were_read_in_place:
                 tell(snapshot.remark)

@@ -23,7 +23,10 @@ from backy.source.group import Group
 
 
 class KeptSnapshots:
-    """See above; `were_read_in_place` are the disks that the last revision could only read so."""
+    """See above; `were_read_in_place` are the disks that the last revision could only read so.
+
+    `are_known`: it had the same disks.
+    """
 
     def __init__(self, job: Job, group: Group, tell: Callable[[str], None]) -> None:
         self._job = job
@@ -31,6 +34,7 @@ class KeptSnapshots:
         self._tell = tell
         revisions = histories.load(job.directory).revisions
         self.bases = {disk: _base(revisions, disk) for disk in group.disks}
+        self.are_known = bool(revisions) and {one.disk for one in revisions[-1].maps} == set(group.disks)
         last = {disk: revisions[-1].disk(disk) for disk in group.disks} if revisions else {}
         self.were_read_in_place = {
             disk for disk, one in last.items() if one is not None and one.source.view is View.IN_PLACE

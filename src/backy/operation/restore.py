@@ -1,4 +1,4 @@
-"""Restore: from a revision to a target, every chunk proven on the way.
+"""Restore: from a disk of a revision to a target, every chunk proven on the way.
 
     bad = restore(repository, job, revision, target, progress, keep_going=False, read_back=False)
 
@@ -11,7 +11,7 @@ and not written again.
 
 The revision's map is pinned meanwhile, so forgetting it or collecting garbage takes nothing away.
 
-Limits: one disk.
+Limits: one disk a call.
 """
 
 import threading
@@ -20,12 +20,13 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 from backy.domain.chunk import chunk_id
-from backy.domain.chunkmap import NO_DISK, PAGE_ENTRIES, Entry, Layout
+from backy.domain.chunkmap import PAGE_ENTRIES, Entry, Layout
 from backy.domain.revision import Revision
 from backy.ground import linux
 from backy.ground.errors import ChunkDamaged, DamageError, ImageDamaged, MapDamaged, ReadBackDiffers
 from backy.operation import parallel
 from backy.operation.progress import Progress
+from backy.operation.select import choose_disk
 from backy.repository.chunks import ChunkReader
 from backy.repository.maps import MapReader, open_pinned
 from backy.repository.repository import Job, Repository
@@ -58,13 +59,14 @@ def restore(
     *,
     keep_going: bool,
     read_back: bool,
+    disk: str | None = None,
 ) -> list[BadRange]:
-    """Write the image; returns the bad ranges, ascending (empty without `keep_going`).
+    """Write the image of a disk, which has to be named where there are several.
 
-    Raises ImageDamaged, MapDamaged (nothing can be restored), RevisionGone, TargetError,
-    ReadBackDiffers.
+    Returns the bad ranges, ascending (empty without `keep_going`). Raises OptionRefused for the disk,
+    ImageDamaged, MapDamaged (nothing can be restored), RevisionGone, TargetError, ReadBackDiffers.
     """
-    wanted = next((one for one in revision.maps if one.disk == NO_DISK), None)
+    wanted = choose_disk(revision, disk)
     if wanted is None:
         raise MapDamaged(job.directory.file_path(revision.uuid), "its record names no map")
     with ExitStack() as stack:

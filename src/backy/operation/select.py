@@ -1,7 +1,8 @@
-"""Choosing revisions of a history by a spec, without ever guessing.
+"""Choosing revisions of a history by a spec, and a disk of one by its name, without ever guessing.
 
     choose(history, "tag:daily", "vm01")        the matching revisions, in the spec's order
     choose_one(history, "latest", "vm01")       exactly one
+    choose_disk(revision, "root")               what its record says of the map of that disk
 
 While a record cannot be read or is gone, nobody knows which revision is the latest, so only a full
 UUID is accepted then: a restore of the day before must not look like a success.
@@ -12,8 +13,8 @@ Limits: pure; the history was loaded before.
 from collections.abc import Sequence
 
 from backy.domain import revspec
-from backy.domain.revision import Revision
-from backy.ground.errors import HistoryUnclear, RevisionAmbiguous, RevisionMissing
+from backy.domain.revision import MapDigest, Revision
+from backy.ground.errors import HistoryUnclear, OptionRefused, RevisionAmbiguous, RevisionMissing
 from backy.repository.history import History
 
 
@@ -53,3 +54,19 @@ def unclear_records(history: History) -> tuple[str, ...]:
     """File names of the records that cannot be read or are gone, for messages."""
     uuids: Sequence[str] = [one.uuid for one in history.unreadable] + list(history.lost)
     return tuple(f"{uuid}.rev" for uuid in uuids)
+
+
+def choose_disk(revision: Revision, disk: str | None) -> MapDigest | None:
+    """The map of a disk; without a name that of the only one. OptionRefused; None: it has no maps."""
+    names = [one.disk for one in revision.maps]
+    if disk is None and len(names) < 2:
+        return revision.maps[0] if revision.maps else None
+    if disk in names:
+        return revision.maps[names.index(disk)]
+    if names in ([""], []):
+        raise OptionRefused("--disk", f"revision {revision.uuid} has one image and no disks")
+    has = f"revision {revision.uuid} has {'the disks' if len(names) > 1 else 'the disk'}"
+    choice = f"{has} {', '.join(names)}"
+    raise OptionRefused(
+        "--disk", f"{choice}: say which" if disk is None else f"{choice}, and no {disk!r}"
+    )

@@ -122,7 +122,7 @@ def _all_maps(repository: Repository, names: list[str]) -> tuple[list[_Kept], li
                         unreadable.append(f"{name}/{revision.uuid}")
                         continue
                     kept.append(_Kept(number, revision, digest))
-    return kept, unreadable
+    return kept, list(dict.fromkeys(unreadable))
 
 
 def _entries(

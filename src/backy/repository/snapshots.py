@@ -77,13 +77,11 @@ def strike(job: Directory, names: Collection[SnapshotName]) -> None:
 
 
 def _write(job: Directory, places: Mapping[SnapshotName, str]) -> None:
-    of_revisions: dict[str, str | dict[str, str]] = {}
+    alone = {name.revision: place for name, place in places.items() if name.disk == NO_DISK}
+    of_disks: dict[str, dict[str, str]] = {}
     for name, place in places.items():
-        if name.disk == NO_DISK:
-            of_revisions[name.revision] = place
-    for name, place in places.items():
-        of_disks = of_revisions.setdefault(name.revision, {})
-        if isinstance(of_disks, dict):
-            of_disks[name.disk] = place
+        if name.disk != NO_DISK:
+            of_disks.setdefault(name.revision, {})[name.disk] = place
+    of_revisions: dict[str, str | dict[str, str]] = {**alone, **of_disks}
     content = sealed.seal(msgspec.json.encode(_List(snapshots=of_revisions)))
     durable.replace(job, layout.SNAPSHOTS, content)

@@ -25,6 +25,11 @@ from backy.domain.revision import Freeze, SnapshotName
 from backy.source.base import Snapshot, Source
 from backy.source.commands import Commands
 
+_LOOSE = (
+    "the disks are frozen one right after the other, and nothing keeps the guest from writing between "
+    "that; a pre-snapshot command can"
+)
+
 
 class Bracket(Protocol):
     """What is open while a guest may be held still."""
@@ -50,11 +55,15 @@ class Quiesce(Protocol):
 
 
 class Snapshots(NamedTuple):
-    """The snapshots of one revision, by disk, and sentences for the operator besides theirs."""
+    """The snapshots of one revision, by disk, and sentences for the operator besides theirs.
+
+    `remark` is told once a job, as that of a `Snapshot`.
+    """
 
     disks: Mapping[str, Snapshot]
     freeze: Freeze | None = None
     warnings: tuple[str, ...] = ()
+    remark: str = ""
 
 
 class Group:
@@ -82,8 +91,15 @@ class Group:
                 disk: stack.enter_context(source.snapshot(revision))
                 for disk, source in self.disks.items()
             }
-            why = "" if any(one.is_bound for one in disks.values()) else bracket.end()
-            yield Snapshots(disks, bracket.freeze, (why,) if why else ())
+            is_bound = any(one.is_bound for one in disks.values())
+            why = "" if is_bound else bracket.end()
+            remark = _LOOSE if len(disks) > 1 and self._is_loose and not is_bound else ""
+            yield Snapshots(disks, bracket.freeze, (why,) if why else (), remark)
+
+    @property
+    def _is_loose(self) -> bool:
+        """Whether nothing even tries to hold the guest still."""
+        return isinstance(self._quiesce, Commands) and self._quiesce.pre is None
 
     @contextmanager
     def live(self) -> Iterator[Mapping[str, Snapshot]]:
