@@ -16,6 +16,7 @@ import cephcluster
 from backy.ground import failpoint
 from cephcluster import CephCluster
 from cloning import ImageSite
+from consulsite import ConsulSite, consul_site
 from tally import Budget, Figures, Tally, marked, sentence, weight
 from testsite import Site
 
@@ -170,6 +171,13 @@ def cloning_folder(
 def image_site(cloning_folder: Path) -> ImageSite:
     """An image there."""
     return ImageSite(cloning_folder)
+
+
+@pytest.fixture
+def consul() -> Iterator[ConsulSite]:
+    """Keys of its own in a Consul: a stand-in, or the agent that BACKY_TEST_CONSUL names."""
+    with consul_site() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -13,13 +13,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from backy.domain.chunk import ID_SIZE, ZERO, ChunkId
 from backy.domain.revision import (
     Consistency,
+    Disk,
     Distrust,
+    Freeze,
     Kept,
     MapDigest,
     Origin,
@@ -125,7 +128,14 @@ def revisions() -> st.SearchStrategy[Revision]:
         seconds=st.dictionaries(st.text(max_size=9), st.floats(0, 1e9), max_size=3),
         **counts,
     )
-    return st.builds(
+    disk = st.builds(
+        Disk,
+        source=identity,
+        stats=stats,
+        reading=st.none() | reading,
+        consistency=st.sampled_from(Consistency),
+    )
+    alone = st.builds(
         Revision,
         uuid=uuids(),
         taken_at=instants(),
@@ -138,7 +148,16 @@ def revisions() -> st.SearchStrategy[Revision]:
         source=identity,
         stats=stats,
         reading=st.none() | reading,
+        freeze=st.none() | st.sampled_from(Freeze),
     )
+
+    def of_disks(one: Revision) -> st.SearchStrategy[Revision]:
+        names = {found.disk: disk for found in one.maps}
+        return st.fixed_dictionaries(names).map(
+            lambda found: msgspec.structs.replace(one, source=None, reading=None, disks=found)
+        )
+
+    return alone | alone.flatmap(of_disks)
 
 
 def histories(most: int = 8) -> st.SearchStrategy[list[Revision]]:

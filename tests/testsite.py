@@ -62,9 +62,14 @@ class Site:
         with Directory.open(str(self.base)) as base:
             create_job(base, name, JobConfig(source, default_schedule()))
 
-    def add_disks(self, name: str, images: Mapping[str, Path], **settings: str) -> None:
+    def add_disks(
+        self, name: str, images: Mapping[str, Path], *, clone: str = "off", **settings: str
+    ) -> None:
         """Another job, of several disks; `settings` stand beside them."""
-        disks = {disk: SourceConfig("file", {"filename": str(path)}) for disk, path in images.items()}
+        disks = {
+            disk: SourceConfig("file", {"filename": str(path), "clone": clone})
+            for disk, path in images.items()
+        }
         with Directory.open(str(self.base)) as base:
             create_job(base, name, JobConfig(SourcesConfig(disks, settings), default_schedule()))
 

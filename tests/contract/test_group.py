@@ -59,6 +59,9 @@ class NotingBracket:
         self.known: tuple[str, str, list[str]] = ("", "", [])
         self._ended = False
 
+    def call_off(self) -> None:
+        """See `Quiesce.call_off`."""
+
     @contextmanager
     def around(self, job: str, revision: str, disks: Mapping[str, Source]) -> Iterator["NotingBracket"]:
         """See `Quiesce.around`."""

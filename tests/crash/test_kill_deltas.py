@@ -7,21 +7,20 @@ that keeps snapshots and tells changes is one in memory, so its backups are kill
 """
 
 import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from clonesource import Clones
 from crashsite import Run, Runner, Scene, noise, points
 from modelfaults import Killed, armed, killing
 
 from backy.domain.chunk import chunk_id
-from backy.domain.revision import Revision, SnapshotName
+from backy.domain.revision import Revision
 from backy.ground.directory import Directory
 from backy.ground.linux import PAGE
 from backy.operation import parallel
 from backy.repository import snapshots
-from fakes import FakeSnapshot, FakeSource
 from tally import Tally
 from testsite import Site
 
@@ -201,38 +200,6 @@ def test_verify_that_sets_a_base_aside_may_be_killed_at_every_step(
 
 
 # ..A source that tells changes................................................................
-
-
-class Clones(FakeSource):
-    """Its snapshots are there from the beginning, as clones of files are, and a kill leaves them."""
-
-    @contextmanager
-    def snapshot(self, revision: str) -> Iterator[FakeSnapshot]:
-        """See `Source.snapshot`."""
-        opened = FakeSnapshot(self, revision)
-        kept: list[bool] = []
-        keep = opened.keep
-
-        def note() -> None:
-            kept.append(True)
-            keep()
-
-        # Only this instance is watched, which mypy takes for a mistake.
-        opened.keep = note  # type: ignore[method-assign]
-        self.kept[revision] = bytes(self.content)
-        try:
-            yield opened
-        except Killed:
-            raise
-        except BaseException:
-            del self.kept[revision]
-            raise
-        if not kept:
-            del self.kept[revision]
-
-    def prune(self, snapshots: Mapping[SnapshotName, str]) -> list[SnapshotName]:
-        """See `Source.prune`."""
-        return list(super().prune(snapshots))
 
 
 def revision_of(site: Site, uuid: str) -> Revision:

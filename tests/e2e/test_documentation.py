@@ -40,6 +40,7 @@ from backy.ground.directory import Directory
 from backy.ground.errors import BackyError, SpecError
 from backy.repository import layout
 from backy.repository.maps import MapWriter
+from testsite import Site
 
 SECTIONS = ["Name", "Synopsis", "Description", "Options", "Exit codes", "Examples", "See also"]
 
@@ -383,6 +384,22 @@ def test_the_documented_reader_restores_the_golden_store(tmp_path: Path) -> None
         with image.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         assert described == {"size": image.stat().st_size, "sha256": digest}
+
+
+def test_the_documented_reader_restores_a_disk(tmp_path: Path) -> None:
+    """One of several, by its name."""
+    program = first_block((DOC / "format.md").read_text(), "reader")
+    site = Site(tmp_path)
+    images = {name: tmp_path / name for name in ("root", "data")}
+    for name, path in images.items():
+        path.write_bytes(name.encode() * 3000)
+    site.add_disks("guest", images)
+    revision = site.backup(job="guest")
+
+    for name, path in images.items():
+        arguments = [str(site.base), "guest", revision.uuid, str(tmp_path / "image"), name]
+        subprocess.run([sys.executable, "-c", program, *arguments], check=True, timeout=120)
+        assert path.read_bytes() == (tmp_path / "image").read_bytes()
 
 
 # ..Revision specs............................................................................

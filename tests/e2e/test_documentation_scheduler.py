@@ -16,11 +16,11 @@ from backy.daemon import workers
 from backy.daemon.metrics import _Snapshot
 from backy.daemon.openapi import DOCUMENT
 from backy.daemon.scheduler import Pool, Waiting, order
-from backy.domain import config, rbd_settings, settings
+from backy.domain import config, handshake_settings, rbd_settings, settings
 from backy.domain.chunk import parse_codec
 from backy.domain.chunkmap import NO_DISK
 from backy.domain.config import TagPolicy
-from backy.domain.group_settings import GROUP_KEYS
+from backy.domain.group_settings import COMMAND_KEYS
 from backy.domain.health import assess
 from backy.domain.names import MANUAL_PREFIX
 from backy.domain.retention import plan_expiry
@@ -85,9 +85,9 @@ def test_the_example_configuration_shows_every_key() -> None:
         *(f"api.{key}" for key in settings._API),
         *(f"api.cli-default.{key}" for key in settings._CLIENT),
         *(f"peers.backup2.{key}" for key in settings._PEER),
-        *(f"jobs.vm03.source.{key}" for key in ("type", *SOURCE_KEYS["flyingcircus"])),
+        *(f"jobs.vm03.source.{key}" for key in ("type", *handshake_settings.KEYS)),
+        *(f"jobs.vm04.{key}" for key in (config.SOURCES, *COMMAND_KEYS)),
         *(f"jobs.vm05.source.{key}" for key in ("type", *rbd_settings.KEYS)),
-        *(f"jobs.vm04.{key}" for key in (config.SOURCES, *GROUP_KEYS)),
     }
 
     assert set() == known - shown

@@ -1,5 +1,6 @@
 """Backups of several disks: one revision of all of them, each with its own past."""
 
+import json
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +34,9 @@ class Frozen:
     """A guest that holds still; itself the bracket."""
 
     freeze: Freeze | None = Freeze.GUEST_FROZEN
+
+    def call_off(self) -> None:
+        """See `Quiesce.call_off`."""
 
     @contextmanager
     def around(self, job: str, revision: str, disks: Mapping[str, Source]) -> Iterator["Frozen"]:
@@ -345,6 +349,38 @@ def test_next_backup_heals_every_disk(site: Site, disks: dict[str, FakeSource]) 
     assert [] == site.verify().findings
     for one in (revision, second):
         check(site, one, disks)
+
+
+def test_collection_knows_the_maps_of_all_disks(site: Site, disks: dict[str, FakeSource]) -> None:
+    """What any disk needs stays, and all of it goes with the revision."""
+    first = site.backup(group=Group(disks))
+    for source in disks.values():
+        source.content[:] = random.Random(len(source.content)).randbytes(len(source.content))
+    second = site.backup(group=Group(disks))
+    collect = ("-b", str(site.base), "gc", "--now", "--force")
+    assert 0 == run_backy(*collect).returncode
+    assert [] == site.verify().findings
+
+    assert 0 == site.cli("forget", "-r", first.uuid).returncode
+    assert 0 == run_backy(*collect).returncode
+
+    assert {f"{second.uuid}.{name}.map" for name in disks} == {
+        one.name for one in site.job.glob("*.map")
+    }
+    assert 10 == len(site.chunk_files())
+    assert [] == site.verify().findings
+    check(site, second, disks)
+
+
+def test_usage_counts_all_disks(site: Site, disks: dict[str, FakeSource]) -> None:
+    """What a revision takes, and what of it is shared, whatever the disk."""
+    site.backup(group=Group(disks))
+    disks[DATA].write(0, random.Random(5).randbytes(C))
+    second = site.backup(group=Group(disks))
+
+    [first_row, second_row] = json.loads(site.cli("du", "--json").stdout)["revisions"]
+    assert second.stats.bytes_written == second_row["bytes_alone"]
+    assert 0 < first_row["bytes_alone"] < 2 * C
 
 
 def test_freeze_is_recorded(site: Site, disks: dict[str, FakeSource]) -> None:

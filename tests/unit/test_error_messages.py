@@ -128,6 +128,7 @@ EXAMPLES: list[tuple[BackyError, int, str]] = [
         "bytes 4096 to 8191 cannot be restored: gone; --keep-going",
     ),
     (errors.SourceRefused("/x", "no such file"), 1, "source /x: no such file."),
+    (errors.ConsulFailed("h:8500", "it answers 500"), 1, "Consul at h:8500: it answers 500."),
     (
         errors.SourceFailed("/x", 7, "bad sector"),
         1,

@@ -21,13 +21,13 @@ ALL: dict[str, str | int | bool] = {
 def test_a_name_is_enough() -> None:
     """Everything else has a default."""
     assert FileSettings("/x", True, None) == parse_file_settings({"filename": "/x"})
-    assert GroupSettings(None, None, 60) == parse_group_settings({"filename": "/x"})
+    assert GroupSettings(None, None, 60) == parse_group_settings({"filename": "/x"}, ["file"])
 
 
 def test_all_settings_are_taken() -> None:
     """Each has its place."""
     assert FileSettings("/srv/vm01.raw", False, "/srv/clones") == parse_file_settings(ALL)
-    assert GroupSettings("freeze", "thaw", 120) == parse_group_settings(ALL)
+    assert GroupSettings("freeze", "thaw", 120) == parse_group_settings(ALL, ["file"])
 
 
 @pytest.mark.parametrize(("written", "wanted"), [("auto", True), ("off", False), ("'off'", False)])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from backy.domain import sealed
 from backy.domain.revision import (
+    Disk,
     MapDigest,
     Origin,
     Revision,
@@ -23,6 +24,7 @@ from backy.domain.revision import (
     UnknownFormat,
     parse,
     serialise,
+    summed,
 )
 from fakes import fake_revision
 from strategies import repeatable, revisions
@@ -273,3 +275,62 @@ def test_tags_are_replaced_in_a_copy() -> None:
     assert {"daily": Origin.SCHEDULE} == GOOD.tags
     assert (GOOD.uuid, {"manual:x": Origin.MANUAL}) == (other.uuid, other.tags)
     assert SourceIdentity(type="file") == other.source
+
+
+DISK = {"source": {"type": "file"}, "stats": MEMBERS["stats"]}
+
+
+def of_disks(**members: object) -> bytes:
+    """A well sealed record of the disk `root`, with some other members."""
+    given: dict[str, object] = {
+        "source": None,
+        "maps": [{**MAP, "disk": "root"}],
+        "disks": {"root": DISK},
+    }
+    return record(**{**given, **members})
+
+
+def test_record_of_disks_is_what_the_format_says() -> None:
+    """Each disk has what a record of one image has, in place of that."""
+    document = msgspec.json.decode(serialise(parse(of_disks(freeze="guest-frozen"))))
+
+    assert {"root": DISK} == document["disks"]
+    assert "guest-frozen" == document["freeze"]
+    assert not {"source", "reading"} & set(document)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"disks": None},
+        {"disks": {}},
+        {"disks": {"data": DISK}},
+        {"disks": {"root": DISK, "data": DISK}},
+        {"source": {"type": "file"}},
+        {"reading": {"last_full": GOOD.uuid}},
+    ],
+)
+def test_record_that_contradicts_itself_about_disks_is_none(members: dict[str, object]) -> None:
+    """What was read must be said of each map, once."""
+    with pytest.raises(ValueError, match=r"disk|what was read"):
+        parse(of_disks(**members))
+
+
+def test_revision_knows_its_disks() -> None:
+    """One of a single image has a disk without a name."""
+    alone, several = GOOD, parse(of_disks(consistency="torn"))
+
+    assert (
+        Disk(source=SourceIdentity(type="file"), stats=Stats()) == alone.disk("") == several.disk("root")
+    )
+    assert (None, None) == (alone.disk("root"), several.disk(""))
+
+
+def test_figures_of_disks_add_up() -> None:
+    """Seconds too, by phase."""
+    one = Stats(duration=1.0, bytes_read=5, chunks=2, seconds={"read": 0.5, "snapshot": 0.1})
+    other = Stats(duration=2.0, bytes_read=7, chunks_new=1, seconds={"read": 0.25})
+
+    assert Stats(
+        duration=3.0, bytes_read=12, chunks=2, chunks_new=1, seconds={"read": 0.75, "snapshot": 0.1}
+    ) == summed([one, other])

@@ -197,6 +197,12 @@ def test_mistake_is_told_with_its_key(text: str, key: str, why: str) -> None:
         ("filename: /srv/vm01.raw", "filename: 2024-01-01", "source.filename", "must be a text"),
         (", filename: /srv/vm01.raw", "", "source.filename", "it is missing"),
         ("type: file, filename: /x", "type: flyingcircus, pool: a, image: b", "source.vm", "missing"),
+        (
+            "type: file, filename: /x",
+            "type: rbd, pool: a, image: b, consul-prefix: /snapshot",
+            "source.consul-prefix",
+            "'/snapshot' is no key",
+        ),
         ("schedule: default", "schedule: [default]", "schedule", "is not a text"),
     ],
 )
@@ -308,6 +314,7 @@ def test_listening_beyond_this_host_needs_a_token(addresses: str) -> None:
         'peers: {a: {url: "http://a", token: "s3cr3t\\n"}}',
         "peers: {a: {url: 'ftp://user:s3cr3t@a', token: s3cr3t}}",
         "jobs: {a: {schedule: b, source: {type: rbd, consul_acl_token: [s3cr3t]}}}",
+        "jobs: {a: {schedule: b, source: {type: rbd, consul_acl_token: 's3cr3t s3cr3t'}}}",
         "api: {tokens: {5332853328: a}}",
         "api: {cli-default: {token: 5332853328}}",
     ],

@@ -84,6 +84,7 @@ def command(options: Options, tags: str, codec: str | None, delta: str | None, *
             job=job.name,
             revision=revision.uuid,
             consistency=revision.consistency.value,
+            **({"freeze": revision.freeze.value} if revision.freeze else {}),
             **({} if revision.disks else _read(revision.reading)),
             **msgspec.structs.asdict(revision.stats),
         )

@@ -128,6 +128,8 @@ def _remarks(revision: Revision) -> str:
         remarks.append(f"damaged: {format_size(revision.damaged)} lost")
     if revision.consistency is Consistency.TORN:
         remarks.append("torn: changed while it was read")
+    if revision.freeze is not None:
+        remarks.append(revision.freeze.value)
     return ", ".join(remarks)
 
 

@@ -310,9 +310,13 @@ def _check_names(revision: Revision) -> None:
             check_tag_name(tag)
     except NameRefused as error:
         raise ValueError(f"{error.name!r} is no {error.kind} name") from error
-    if (revision.source is None) == (revision.disks is None):
-        raise ValueError("it must say either of one source or of several disks what was read")
-    if revision.disks is not None and set(revision.disks) != set(disks):
+    if revision.disks is None:
+        if revision.source is None:
+            raise ValueError("it does not say what was read")
+        return
+    if revision.source is not None or revision.reading is not None:
+        raise ValueError("it speaks of one image and of several disks")
+    if set(revision.disks) != set(disks):
         raise ValueError("its disks are not those of its maps")
 
 

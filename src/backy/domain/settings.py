@@ -21,7 +21,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from backy.domain import rbd_settings
+from backy.domain import handshake_settings, rbd_settings
 from backy.domain.config import (
     DISK,
     GLOBAL_KEYS,
@@ -46,9 +46,8 @@ from backy.domain.config import (
     parse_source,
 )
 from backy.domain.file_settings import FILENAME, KEYS, wrong_file_settings
-from backy.domain.group_settings import GROUP_KEYS, wrong_group_settings
+from backy.domain.group_settings import COMMAND_KEYS, GROUP_KEYS, wrong_group_settings
 from backy.domain.names import check_job_name
-from backy.domain.rbd_settings import wrong_rbd_settings
 from backy.domain.strict_yaml import load, mapping, shown, text, unknown_key
 from backy.ground.errors import ConfigError, ConfigFaults, NameRefused
 
@@ -63,17 +62,16 @@ _MAX_INTERVAL = 366_000 * 86400
 _API = ("addrs", "port", "tokens", "cli-default")
 _CLIENT = ("url", "token")
 _PEER = ("url", "token")
-_RBD = (*rbd_settings.KEYS, *GROUP_KEYS, "vm", "consul_acl_token")
 # Where a job has several disks, GROUP_KEYS do not stand in the sources.
 SOURCE_KEYS: Mapping[str, tuple[str, ...]] = {
-    "file": (*KEYS, *GROUP_KEYS),
-    **dict.fromkeys(rbd_settings.TYPES, _RBD),
-    "flyingcircus": (*rbd_settings.REQUIRED, rbd_settings.FULL_ALWAYS, "vm", "consul_acl_token"),
+    "file": (*KEYS, *COMMAND_KEYS),
+    **dict.fromkeys(rbd_settings.TYPES, (*rbd_settings.KEYS, *GROUP_KEYS)),
+    handshake_settings.ALWAYS: (*rbd_settings.KEYS, *handshake_settings.KEYS),
 }
 _REQUIRED: Mapping[str, tuple[str, ...]] = {
     "file": ("filename",),
     **dict.fromkeys(rbd_settings.TYPES, rbd_settings.REQUIRED),
-    "flyingcircus": (*rbd_settings.REQUIRED, "vm"),
+    handshake_settings.ALWAYS: (*rbd_settings.REQUIRED, handshake_settings.VM),
 }
 
 
@@ -289,6 +287,7 @@ class _Reader:
         """Note what is mistaken in a job's list of disks, and in what stands beside it."""
         file, names = self.file, list[str]()
         images: dict[tuple[str, ...], str] = {}
+        kinds: list[str] = []
         entries = listed_sources(section[SOURCES])
         if not entries:
             self.value(lambda: parse_job_source({SOURCES: section[SOURCES]}, file, f"{key}."), None)
@@ -304,17 +303,19 @@ class _Reader:
                 self.faults.append(ConfigError(file, f"{where}.{DISK}", why))
             names += [disk] if disk else []
             self._source(table, where, beside=section)
+            kinds.append(str(table.get("type")))
             image = tuple(str(table.get(part)) for part in _IMAGE)
             if image in images and any(part in table for part in _IMAGE):
                 why = f"it is the image of {images[image]} too"
                 self.faults.append(ConfigError(file, where, why))
             images.setdefault(image, one)
-        self._group({one: value for one, value in section.items() if one in GROUP_KEYS}, key)
+        beside = {one: value for one, value in section.items() if one in GROUP_KEYS}
+        self._group(beside, key, [kind for kind in kinds if kind in SOURCE_KEYS])
 
-    def _group(self, settings: Mapping[str, object], key: str) -> None:
+    def _group(self, settings: Mapping[str, object], key: str, types: Collection[str]) -> None:
         self.faults += [
             ConfigError(self.file, f"{key}.{one.key}", str(one))
-            for one in wrong_group_settings(settings)
+            for one in wrong_group_settings(settings, types)
         ]
 
     def _source(self, found: object, key: str, *, beside: Mapping[str, object] | None) -> None:
@@ -336,9 +337,11 @@ class _Reader:
         for one in _REQUIRED[parsed.type]:
             if one not in own and not (beside is not None and one in common and one in beside):
                 self.faults.append(ConfigError(self.file, f"{key}.{one}", MISSING))
-        wrong = wrong_file_settings if parsed.type == "file" else wrong_rbd_settings
+        wrong = wrong_file_settings if parsed.type == "file" else rbd_settings.wrong_rbd_settings
         self.faults += [ConfigError(self.file, f"{key}.{one.key}", str(one)) for one in wrong(own)]
-        self._group(own, key)
+        if beside is None:
+            known = {one: value for one, value in own.items() if one in SOURCE_KEYS[parsed.type]}
+            self._group(known, key, [parsed.type])
 
     def api(self, document: Mapping[str, object]) -> ApiConfig:
         """The `api` section."""

@@ -51,7 +51,8 @@ Findings of `verify` are results, not errors: see `backy.operation.verify`.
     │   └── RevisionDamaged             a backup whose chunks went bad while it ran
     ├── SourceError
     │   ├── SourceRefused
-    │   └── SourceFailed                a read failed, with the offset
+    │   ├── SourceFailed                a read failed, with the offset
+    │   └── ConsulFailed                the store through which guests' hosts are asked
     └── TargetError
         ├── TargetRefused
         ├── TargetFailed                a write failed, with the offset
@@ -614,6 +615,18 @@ class SourceFailed(SourceError):
             f"source {self.path}: reading at byte {self.offset} failed: {self.why}; "
             "no revision was made."
         )
+
+
+@dataclass(eq=False)
+class ConsulFailed(SourceError):
+    """Consul at `address` did not do what it was asked for; never holds a token."""
+
+    address: str
+    why: str
+
+    @property
+    def message(self) -> str:
+        return f"Consul at {self.address}: {self.why}."
 
 
 class TargetError(BackyError):

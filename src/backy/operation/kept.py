@@ -47,9 +47,10 @@ class KeptSnapshots:
             known = snapshots.listed(self._job.directory)
         except RecordDamaged as error:
             self._tell(f"{error.message} Snapshots that it listed are left alone.")
-        gone = self._group.prune(
-            {one: place for one, place in known.items() if self.bases.get(one.disk) != one.revision}
-        )
+        old = {one: place for one, place in known.items() if self.bases.get(one.disk) != one.revision}
+        if old:
+            self._group.call_off()
+        gone = self._group.prune(old)
         new = self._group.names(uuid)
         if new or known:
             left = {one: place for one, place in known.items() if one not in gone}

@@ -44,6 +44,9 @@ class Commands(NamedTuple):
     post: str | None = None
     timeout: int = 60
 
+    def call_off(self) -> None:
+        """See `Quiesce.call_off`: commands end with their run, or make what the next one expects."""
+
     @contextmanager
     def around(self, job: str, revision: str, disks: Mapping[str, Source]) -> Iterator["Bracket"]:
         """Run `pre`, and `post` at the end of the block at the latest; SourceRefused if `pre` fails."""

@@ -47,6 +47,10 @@ class Bracket(Protocol):
 class Quiesce(Protocol):
     """How a guest is held still while its disks are frozen."""
 
+    def call_off(self) -> None:
+        """Before snapshots are removed: see that nobody makes one for a run that has died."""
+        ...
+
     def around(
         self, job: str, revision: str, disks: Mapping[str, Source]
     ) -> AbstractContextManager[Bracket]:
@@ -81,6 +85,10 @@ class Group:
         places = {disk: source.place for disk, source in self.disks.items()}
         return {SnapshotName(revision, disk): place for disk, place in places.items() if place}
 
+    def call_off(self) -> None:
+        """See `Quiesce.call_off`."""
+        self._quiesce.call_off()
+
     @contextmanager
     def snapshot(self, revision: str) -> Iterator[Snapshots]:
         """Begin a backup of that UUID; SourceRefused where a disk cannot be backed up."""
@@ -91,9 +99,10 @@ class Group:
                 disk: stack.enter_context(source.snapshot(revision))
                 for disk, source in self.disks.items()
             }
-            is_bound = any(one.is_bound for one in disks.values())
-            why = "" if is_bound else bracket.end()
-            remark = _LOOSE if len(disks) > 1 and self._is_loose and not is_bound else ""
+            bound = [one.is_bound for one in disks.values()]
+            why = "" if any(bound) else bracket.end()
+            # All that are read in place are of one instant, unless one of them is torn.
+            remark = _LOOSE if len(disks) > 1 and self._is_loose and not all(bound) else ""
             yield Snapshots(disks, bracket.freeze, (why,) if why else (), remark)
 
     @property

@@ -7,25 +7,29 @@
 Limits: checks the settings' form only; whether the image is there shows when it is read.
 """
 
-from backy.domain import rbd_settings
+import time
+from collections.abc import Mapping
+
+from backy.domain import handshake_settings, rbd_settings
 from backy.domain.chunkmap import NO_DISK
 from backy.domain.config import SourceConfig, SourcesConfig, source_key
 from backy.domain.file_settings import FILENAME, KEYS, FileSettings, parse_file_settings
-from backy.domain.group_settings import GROUP_KEYS, parse_group_settings
+from backy.domain.freeze_request import RequestOwner
+from backy.domain.group_settings import COMMAND_KEYS, GROUP_KEYS, GroupSettings, parse_group_settings
 from backy.domain.rbd_settings import RbdSettings, parse_rbd_settings
 from backy.domain.setting import WrongSetting
 from backy.domain.strict_yaml import check_keys
+from backy.ground.clock import SystemClock
 from backy.ground.errors import ConfigError, OptionRefused
 from backy.source.base import Owner, Source
 from backy.source.commands import Commands
 from backy.source.file import Cloning, FileSource
-from backy.source.group import Group
+from backy.source.group import Group, Quiesce
+from backy.source.handshake import Handshake, Means, connect
 from backy.source.rbd import RbdSource
 
-TYPES = ("file", *rbd_settings.TYPES)
-
-# Older files have these of a handshake beside an image.
-_HANDSHAKE = ("vm", "consul_acl_token")
+_IN_CEPH = handshake_settings.TYPES
+TYPES = ("file", *_IN_CEPH)
 
 
 def file_settings(config: SourceConfig, file: str, disk: str = NO_DISK) -> FileSettings:
@@ -33,7 +37,7 @@ def file_settings(config: SourceConfig, file: str, disk: str = NO_DISK) -> FileS
     key = source_key(disk)
     if config.type != "file":
         raise ConfigError(file, f"{key}.type", f"{config.type!r} is not the type of a file")
-    check_keys(config.settings, KEYS if disk != NO_DISK else (*KEYS, *GROUP_KEYS), file, key)
+    check_keys(config.settings, KEYS if disk != NO_DISK else (*KEYS, *COMMAND_KEYS), file, key)
     try:
         return parse_file_settings(config.settings)
     except WrongSetting as error:
@@ -41,9 +45,9 @@ def file_settings(config: SourceConfig, file: str, disk: str = NO_DISK) -> FileS
 
 
 def image_settings(config: SourceConfig, file: str, disk: str = NO_DISK) -> RbdSettings:
-    """The settings of a source of type `rbd`; ConfigError with the key."""
-    key, keys = source_key(disk), (*rbd_settings.KEYS, *_HANDSHAKE)
-    check_keys(config.settings, keys if disk != NO_DISK else (*keys, *GROUP_KEYS), file, key)
+    """The settings of a source in Ceph; ConfigError with the key."""
+    key, known = source_key(disk), rbd_settings.KEYS
+    check_keys(config.settings, known if disk != NO_DISK else (*known, *GROUP_KEYS), file, key)
     try:
         return parse_rbd_settings(config.settings)
     except WrongSetting as error:
@@ -55,24 +59,36 @@ def open_group(config: SourceConfig | SourcesConfig, file: str, owner: Owner | N
 
     Snapshots are made in the name of `owner`; without one nothing is made or run, for a look only.
     """
-    disks = {disk: _opened(one, file, owner, disk) for disk, one in config.disks.items()}
+    disks: dict[str, Source] = {}
+    in_ceph: dict[str, RbdSource] = {}
+    for disk, one in config.disks.items():
+        if one.type in _IN_CEPH:
+            disks[disk] = in_ceph[disk] = RbdSource(image_settings(one, file, disk))
+        else:
+            disks[disk] = _opened(one, file, owner, disk)
     try:
-        settings = parse_group_settings(config.settings)
+        types = [one.type for one in config.disks.values()]
+        settings = parse_group_settings(config.settings, types)
     except WrongSetting as error:
         prefix = "" if isinstance(config, SourcesConfig) else f"{source_key(NO_DISK)}."
         raise ConfigError(file, f"{prefix}{error.key}", str(error)) from error
     if owner is None:
         return Group(disks)
-    commands = Commands(settings.pre_snapshot, settings.post_snapshot, settings.timeout)
-    return Group(disks, commands, owner.job)
+    return Group(disks, _quiesce(settings, owner, in_ceph), owner.job)
 
 
-def _opened(config: SourceConfig, file: str, owner: Owner | None, disk: str) -> Source:
+def _quiesce(settings: GroupSettings, owner: Owner, in_ceph: Mapping[str, RbdSource]) -> Quiesce:
+    if settings.handshake is None:
+        return Commands(settings.pre_snapshot, settings.post_snapshot, settings.timeout)
+    asked_by = RequestOwner(owner.repository, owner.job)
+    return Handshake(settings.handshake, asked_by, in_ceph, Means(SystemClock(), time.sleep, connect))
+
+
+def _opened(config: SourceConfig, file: str, owner: Owner | None, disk: str) -> FileSource:
     if config.type not in TYPES:
-        why = f"{config.type!r} is not known; known are {', '.join(TYPES)}"
+        known = ", ".join(TYPES)
+        why = f"{config.type!r} is not known; known are {known}"
         raise ConfigError(file, f"{source_key(disk)}.type", why)
-    if config.type in rbd_settings.TYPES:
-        return RbdSource(image_settings(config, file, disk))
     settings = file_settings(config, file, disk)
     if owner is None:
         return FileSource(settings.filename)
@@ -82,9 +98,11 @@ def _opened(config: SourceConfig, file: str, owner: Owner | None, disk: str) -> 
 
 def from_argument(kind: str, source: str, absolute: str) -> SourceConfig:
     """The configuration for `backy init KIND SOURCE`; `absolute` is SOURCE as an absolute path."""
+    if kind == handshake_settings.ALWAYS:
+        raise OptionRefused("TYPE", f"{kind!r} needs a VM too: begin with 'rbd', and edit JOB/config")
     if kind not in TYPES:
         raise OptionRefused("TYPE", f"{kind!r} is not known; known are {', '.join(TYPES)}")
-    if kind in rbd_settings.TYPES:
+    if kind in _IN_CEPH:
         try:
             return SourceConfig(kind, dict(rbd_settings.parse_spec(source)))
         except ValueError as error:
