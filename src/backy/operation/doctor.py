@@ -19,13 +19,16 @@ from typing import NamedTuple
 from backy.domain import diagnosis
 from backy.domain.config import JobConfig
 from backy.domain.diagnosis import Finding, Verdict, fine, note, wrong
+from backy.domain.group_settings import parse_group_settings
+from backy.domain.handshake_settings import HandshakeSettings
 from backy.ground import linux
 from backy.ground.clock import Clock
 from backy.ground.directory import Directory
 from backy.ground.errors import BackyError, ConfigError, NotARepository
-from backy.operation import doctor_ceph, doctor_files
+from backy.operation import doctor_ceph, doctor_consul, doctor_files
 from backy.repository import layout
 from backy.repository.repository import Repository, check_writable_here
+from backy.source.registry import open_group
 
 LIMIT = 30.0
 
@@ -63,18 +66,32 @@ def examine(patient: Patient, clock: Clock, limit: float = LIMIT) -> Iterator[Fi
     problems: list[Finding] = []
     yield from _bounded("jobs", lambda: _find_jobs(patient, jobs, problems), limit)
     yield from problems
-    sources = {
-        f"{name}, disk {disk}" if disk else name: source
-        for name, job in jobs.items()
-        for disk, source in job.source.disks.items()
-    }
-    found = _bounded(doctor_ceph.SUBJECT, lambda: doctor_ceph.modules(sources.values()), limit)
+    disks, hosts = {}, {}
+    for name, job in jobs.items():
+        try:
+            open_group(job.source, "its configuration", None)
+            handshake = _handshake(job)
+        except ConfigError as error:
+            yield wrong(f"job {name}", error.message)
+            continue
+        for disk, source in job.source.disks.items():
+            disks[f"{name}, disk {disk}" if disk else name] = source
+        if handshake is not None:
+            hosts[name] = handshake
+    found = _bounded(doctor_ceph.SUBJECT, lambda: doctor_ceph.modules(disks.values()), limit)
     yield from found
     if all(one.verdict is Verdict.FINE for one in found):
-        yield from doctor_ceph.images(sources)
-    for name, source in sources.items():
+        yield from doctor_ceph.images(disks)
+    for name, source in disks.items():
         if source.type not in doctor_ceph.NEEDED_BY:
             yield from _bounded(f"job {name}", doctor_files.check(name, source), limit)
+    if hosts:
+        yield from _bounded("consul", lambda: list(doctor_consul.agents(hosts)), limit)
+
+
+def _handshake(job: JobConfig) -> HandshakeSettings | None:
+    types = [one.type for one in job.source.disks.values()]
+    return parse_group_settings(job.source.settings, types).handshake
 
 
 def configuration(patient: Patient) -> Iterator[Finding]:

@@ -23,14 +23,14 @@ from typing import NamedTuple
 
 from backy.domain.config import SourceConfig
 from backy.domain.diagnosis import Finding, fine, note, wrong
-from backy.domain.rbd_settings import TYPES, RbdSettings
+from backy.domain.handshake_settings import TYPES
+from backy.domain.rbd_settings import RbdSettings, parse_rbd_settings
+from backy.domain.setting import WrongSetting
 from backy.ground.ceph import PACKAGE, Access, CephFailed, Cluster, connected
-from backy.ground.errors import ConfigError
 from backy.ground.rbd import Pool, open_pool
 from backy.ground.units import format_size
-from backy.source.registry import image_settings
 
-NEEDED_BY = (*TYPES, "flyingcircus")
+NEEDED_BY = TYPES
 SUBJECT = "python modules"
 
 _PLACES = ("/usr/lib/python3/dist-packages", "/usr/lib64/python3*/site-packages")
@@ -155,9 +155,9 @@ def images(sources: Mapping[str, SourceConfig]) -> Iterator[Finding]:
     for name, source in sources.items():
         if source.type in NEEDED_BY:
             try:
-                settings = image_settings(source, "its configuration")
-            except ConfigError as error:
-                yield wrong(f"job {name}", error.message)
+                settings = parse_rbd_settings(source.settings)
+            except WrongSetting as error:
+                yield wrong(f"job {name}", f"source.{error.key}: {error}")
                 continue
             access = Access(settings.conf, settings.user, settings.cluster)
             clusters.setdefault(access, {})[name] = settings

@@ -4,7 +4,8 @@
 
 Cloning is tried with two files without names, which vanish by themselves.
 
-Limits: the commands `pre-snapshot` and `post-snapshot` are not run.
+Limits: settings are those of a configuration that was accepted; `pre-snapshot` and `post-snapshot`
+are not run.
 """
 
 import errno
@@ -14,12 +15,10 @@ from collections.abc import Callable, Sequence
 
 from backy.domain.config import SourceConfig
 from backy.domain.diagnosis import Finding, fine, note, wrong
-from backy.domain.file_settings import FileSettings
+from backy.domain.file_settings import FileSettings, parse_file_settings
 from backy.ground import fiemap, linux
-from backy.ground.errors import ConfigError
 from backy.ground.units import format_size
 from backy.source.clone import PROVEN
-from backy.source.registry import file_settings
 
 
 def check(name: str, source: SourceConfig) -> Callable[[], Sequence[Finding]]:
@@ -28,10 +27,7 @@ def check(name: str, source: SourceConfig) -> Callable[[], Sequence[Finding]]:
 
 
 def _look(subject: str, source: SourceConfig) -> Sequence[Finding]:
-    try:
-        settings = file_settings(source, "its configuration")
-    except ConfigError as error:
-        return [wrong(subject, error.message)]
+    settings = parse_file_settings(source.settings)
     path = settings.filename
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
