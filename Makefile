@@ -17,7 +17,7 @@ PIP := --quiet --disable-pip-version-check --no-cache-dir
 # Minutes that `make torture` may take.
 MINUTES ?= 60
 
-.PHONY: help demo test lint types tests torture bench incremental fleet packages golden clean
+.PHONY: help demo test lint types tests torture bench incremental ceph fleet packages golden clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ bench: packages .venv/installed ## Time backy and what else is installed on a re
 
 incremental: packages .venv/installed ## Changed extents, deltas, thirty days; after bench, as root
 	PYTHONPATH=bench python bench/incremental.py $(INCREMENTAL)
+
+ceph: packages .venv/developing ## Backups of and restores to Ceph against rbd's own tools (root, 10 GiB)
+	PYTHONPATH=tests:bench python bench/ceph.py $(CEPH)
 
 fleet: .venv/installed ## The scheduler with 10,000 jobs, and simulated months (2 minutes)
 	python bench/fleet.py

@@ -23,7 +23,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -178,6 +178,37 @@ class CephCluster:
         """A program of Ceph, such as `rbd`, with this cluster's configuration."""
         command = [words[0], "--conf", str(self.conf), *words[1:]]
         return subprocess.run(command, check=True, capture_output=True, timeout=120, **options)
+
+    @contextmanager
+    def full(self, pool: str) -> Iterator[Callable[[], None]]:
+        """Yields what makes a pool full, as the OSD sees it; after the block there is space again.
+
+        Without a manager quotas mean nothing, but an OSD tells how full it is at each of its heartbeats.
+        """
+        self.ask("config set", who="osd", name="osd_heartbeat_interval", value="1")
+
+        def is_full() -> bool:
+            found = self.ask("osd dump")["pools"]
+            return any(
+                "full" in one["flags_names"].split(",") for one in found if one["pool_name"] == pool
+            )
+
+        def wait(*, full: bool) -> None:
+            assert self._osd is not None
+            _wait_for(lambda: is_full() is full, self._osd, f"the pool is full: {full}")
+
+        def fill() -> None:
+            for kind, ratio in (("nearfull", 1e-6), ("backfillfull", 2e-6), ("full", 3e-6)):
+                self.ask(f"osd set-{kind}-ratio", ratio=ratio)
+            wait(full=True)
+
+        try:
+            yield fill
+        finally:
+            for kind, ratio in (("full", 0.95), ("backfillfull", 0.9), ("nearfull", 0.85)):
+                self.ask(f"osd set-{kind}-ratio", ratio=ratio)
+            wait(full=False)
+            self.ask("config rm", who="osd", name="osd_heartbeat_interval")
 
     # ..Its life................................................................................
 

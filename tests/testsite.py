@@ -34,6 +34,7 @@ from backy.repository.repository import Repository, create, create_job
 from backy.source.base import Source
 from backy.source.group import Group
 from backy.source.registry import open_group
+from backy.target.base import Target
 from backy.target.registry import find_target
 
 CHUNK = 4096
@@ -106,13 +107,29 @@ class Site:
         read_back: bool = False,
         disk: str | None = None,
     ) -> list[BadRange]:
-        """Restore in this process."""
+        """Restore to a file or device in this process."""
+        found = find_target(str(target), -1)
+        return self.restore_to(
+            revision, found, job=job, keep_going=keep_going, read_back=read_back, disk=disk
+        )
+
+    def restore_to(
+        self,
+        revision: Revision,
+        target: Target,
+        *,
+        job: str = "vm",
+        keep_going: bool = False,
+        read_back: bool = False,
+        disk: str | None = None,
+    ) -> list[BadRange]:
+        """Restore to any target in this process."""
         with Repository.open(str(self.base)) as repository, repository.job(job) as opened:
             return restore(
                 repository,
                 opened,
                 revision,
-                find_target(str(target), -1),
+                target,
                 NoProgress(),
                 keep_going=keep_going,
                 read_back=read_back,

@@ -1,10 +1,11 @@
 """What every target promises a restore: the image and nothing but the image, whatever was there before.
 
-One suite over files new and old, block devices full of 0xFF, and streams to files and pipes. Each
-is given the same images by the same calls as a restore makes; what it holds afterwards is compared
-with the image.
+One suite over files new and old, block devices full of 0xFF, images in Ceph new and old, and streams to
+files and pipes. Each is given the same images by the same calls as a restore makes; what it holds
+afterwards is compared with the image.
 """
 
+import functools
 import itertools
 import os
 import random
@@ -17,12 +18,16 @@ from typing import NamedTuple
 
 import pytest
 
+from backy.domain.rbd_settings import RbdSettings
 from backy.ground.errors import TargetFailed
 from backy.ground.linux import Buffer
+from backy.ground.rbd import Pool
 from backy.target.base import Target
 from backy.target.device import DeviceTarget
 from backy.target.file import FileTarget
+from backy.target.rbd import RbdTarget
 from backy.target.stream import StreamTarget
+from cephcluster import CephCluster
 from fakes import loop_device
 
 C = 64 << 10
@@ -45,6 +50,7 @@ SIZES = [
 ]
 SPACE = 8 * C  # bytes of a device, and of the larger old file
 OLD = b"\xff"
+NUMBERS = itertools.count()
 
 
 class Case(NamedTuple):
@@ -120,8 +126,46 @@ def pipe(folder: Path, stack: ExitStack) -> Case:
     return Case(StreamTarget(writing), contents, b"")
 
 
+def new_image(folder: Path, stack: ExitStack, ceph: CephCluster, old: int | None = None) -> Case:
+    """An image in Ceph, overwritten if there is an `old` one, of that size and full of 0xFF."""
+    name = f"image{next(NUMBERS)}"
+    pool = stack.enter_context(ceph.pool(images_pool(ceph)))
+    if old is not None:
+        pool.create(name, old)
+        with pool.image(name, read_only=False) as image:
+            image.write(OLD * old, 0)
+    settings = RbdSettings(pool.name, name, conf=str(ceph.conf))
+    target = RbdTarget(settings, overwrite=old is not None)
+    return Case(target, lambda: image_bytes(pool, name), b"")
+
+
+def larger_image(folder: Path, stack: ExitStack, ceph: CephCluster) -> Case:
+    """An image in Ceph that is full of 0xFF and larger than any image here."""
+    return new_image(folder, stack, ceph, old=SPACE)
+
+
+def smaller_image(folder: Path, stack: ExitStack, ceph: CephCluster) -> Case:
+    """An image in Ceph with a few old bytes."""
+    return new_image(folder, stack, ceph, old=700)
+
+
+@functools.cache
+def images_pool(ceph: CephCluster) -> str:
+    """One pool for all images here: to make one takes longer than a test."""
+    return ceph.new_pool()
+
+
+def image_bytes(pool: Pool, name: str) -> bytes:
+    """All bytes of an image in Ceph."""
+    with pool.image(name) as image:
+        buffer = Buffer(max(image.size, 1))
+        image.read(buffer, 0, image.size)
+        return bytes(buffer.view[: image.size])
+
+
 FILES = [new_file, larger_file, smaller_file, linked_file]
 DEVICES = [pytest.param(one, marks=pytest.mark.root) for one in (device, device_4k)]
+IMAGES = [new_image, larger_image, smaller_image]
 STREAMS = [redirected, pipe]
 
 
@@ -131,7 +175,8 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     if request.node.get_closest_marker("root"):
         request.getfixturevalue("as_root")
     with ExitStack() as stack:
-        found: Case = request.param(tmp_path, stack)
+        more = [request.getfixturevalue("ceph")] if request.param in IMAGES else []
+        found: Case = request.param(tmp_path, stack, *more)
         yield found
         found.target.close()
 
@@ -186,7 +231,14 @@ def test_target_holds_the_image(case: Case, size: int) -> None:
     assert image == held(case, size)
 
 
-@pytest.mark.parametrize("case", [*FILES, *DEVICES], indirect=True)
+@pytest.mark.parametrize("size", [0, 1, 4097, 3 * C - 1, SIZES[-1]])
+@pytest.mark.parametrize("case", IMAGES, indirect=True)
+def test_image_in_ceph_holds_the_image(case: Case, size: int) -> None:
+    """The same, with fewer sizes: each takes a connection."""
+    test_target_holds_the_image(case, size)
+
+
+@pytest.mark.parametrize("case", [*FILES, *DEVICES, *IMAGES], indirect=True)
 def test_target_takes_chunks_in_any_order_from_threads(case: Case) -> None:
     """Where `in_order` is False, several threads may write at any offsets."""
     image = image_of(7 * C + 513)
@@ -197,7 +249,7 @@ def test_target_takes_chunks_in_any_order_from_threads(case: Case) -> None:
 
 
 @pytest.mark.parametrize("fill", [b"\0", b"\xff"])
-@pytest.mark.parametrize("case", [*FILES, *DEVICES, *STREAMS], indirect=True)
+@pytest.mark.parametrize("case", [*FILES, *DEVICES, *IMAGES, *STREAMS], indirect=True)
 def test_target_of_one_value_holds_it(case: Case, fill: bytes) -> None:
     """An image of nothing but zeros, or nothing but ones, replaces all that was there."""
     image = fill * (4 * C + 700)
@@ -207,7 +259,7 @@ def test_target_of_one_value_holds_it(case: Case, fill: bytes) -> None:
     assert image == held(case, len(image))
 
 
-@pytest.mark.parametrize("case", [*FILES, *DEVICES], indirect=True)
+@pytest.mark.parametrize("case", [*FILES, *DEVICES, *IMAGES], indirect=True)
 def test_target_can_be_read_back(case: Case) -> None:
     """After `finish`, every range gives what was written, and less only at the image's end."""
     image = image_of(3 * C + 513)
@@ -219,7 +271,7 @@ def test_target_can_be_read_back(case: Case) -> None:
         assert plain == bytes(buffer.view[: len(plain)])
 
 
-@pytest.mark.parametrize("case", [*FILES, *DEVICES], indirect=True)
+@pytest.mark.parametrize("case", [*FILES, *DEVICES, *IMAGES], indirect=True)
 def test_what_is_called_a_hole_reads_as_zeros(case: Case) -> None:
     """No range with data in it is one, at whatever page it begins and ends."""
     image = bytes(3 * C) + b"x" + bytes(3 * C - 1) + b"y" * 513
@@ -228,7 +280,8 @@ def test_what_is_called_a_hole_reads_as_zeros(case: Case) -> None:
 
     for start, stop in itertools.combinations(ends, 2):
         assert not case.target.is_hole(start, stop - start) or not any(image[start:stop])
-    assert isinstance(case.target, FileTarget) is case.target.is_hole(0, 3 * C)
+    is_sparse = isinstance(case.target, FileTarget)  # objects of images are larger than this
+    assert is_sparse is case.target.is_hole(0, 3 * C)
 
 
 def test_nothing_is_a_hole_behind_the_end_of_a_file(tmp_path: Path) -> None:
@@ -252,7 +305,7 @@ def test_stream_cannot_be_read_back(case: Case) -> None:
     case.contents()
 
 
-@pytest.mark.parametrize("case", [*FILES, *DEVICES], indirect=True)
+@pytest.mark.parametrize("case", [*FILES, *DEVICES, *IMAGES], indirect=True)
 def test_target_that_was_not_begun_refuses(case: Case) -> None:
     """Calls before `begin` are errors and touch nothing; `close` is not."""
     case.target.close()
@@ -260,7 +313,7 @@ def test_target_that_was_not_begun_refuses(case: Case) -> None:
         case.target.finish()
 
 
-@pytest.mark.parametrize("case", [*FILES, *DEVICES], indirect=True)
+@pytest.mark.parametrize("case", [*FILES, *DEVICES, *IMAGES], indirect=True)
 def test_target_leaves_no_descriptor(case: Case) -> None:
     """After `close`, which may come twice, nothing stays open."""
     before = len(os.listdir("/proc/self/fd"))
@@ -271,7 +324,7 @@ def test_target_leaves_no_descriptor(case: Case) -> None:
     assert before == len(os.listdir("/proc/self/fd"))
 
 
-@pytest.mark.parametrize("case", [*FILES, *DEVICES, *STREAMS], indirect=True)
+@pytest.mark.parametrize("case", [*FILES, *DEVICES, *IMAGES, *STREAMS], indirect=True)
 def test_target_says_whether_it_needs_order(case: Case) -> None:
     """Only streams do."""
     assert isinstance(case.target, StreamTarget) is case.target.in_order

@@ -130,7 +130,7 @@ def test_an_unknown_type_of_source_is_a_usage_error(site: Site) -> None:
     """The known ones are named."""
     with unchanged(site):
         done = run_backy("-b", str(site.base), "-j", "new", "init", "tape", str(site.image))
-        refused(done, 2, "'tape' is not known; known are file.")
+        refused(done, 2, "'tape' is not known; known are file, rbd, ceph-rbd, ceph, flyingcircus.")
 
 
 CONFIGS = {

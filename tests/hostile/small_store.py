@@ -44,13 +44,14 @@ class MemoryTarget:
 
     in_order = True
     in_place = False
+    taken_up = 0
 
     def __init__(self) -> None:
         self.path = "memory"
         self.content = bytearray()
         self.finished = False
 
-    def begin(self, size: int) -> None:
+    def begin(self, size: int, content: str = "") -> None:
         """See `Target.begin`."""
         self.content = bytearray(b"\xff" * size)
 

@@ -15,7 +15,8 @@ from backy.ground.units import format_duration, format_size
 from backy.operation.restore import BadRange, restore
 from backy.operation.select import choose_disk, choose_one
 from backy.repository import history as histories
-from backy.target.registry import STREAM, find_target
+from backy.target.rbd import PREFIX
+from backy.target.registry import STREAM, CephOptions, find_target
 
 
 @click.command()
@@ -26,6 +27,9 @@ from backy.target.registry import STREAM, find_target
 @click.option("--keep-going", is_flag=True, help="Restore what can be, zeros elsewhere; exit code 1.")
 @click.option("--bad-ranges", metavar="FILE", help="Where --keep-going writes its list, as JSON.")
 @click.option("--read-back", is_flag=True, help="Re-read the target from the disk and compare.")
+@click.option("--overwrite", is_flag=True, help="Write over an RBD image that exists.")
+@click.option("--ceph-conf", metavar="FILE", help="Configuration of the cluster, for rbd:…")
+@click.option("--ceph-user", metavar="NAME", help="Who writes there, without 'client.'.")
 @click.argument("target")
 @pass_options
 def command(
@@ -34,20 +38,25 @@ def command(
     disk: str | None,
     bad_ranges: str | None,
     target: str,
+    ceph_conf: str | None,
+    ceph_user: str | None,
     *,
     keep_going: bool,
     read_back: bool,
+    overwrite: bool,
 ) -> None:
-    """Restore a revision to a file, block device or standard output.
+    """Restore a revision to a file, device, RBD image or stdout.
 
     Of a revision of several disks, one at a time: --disk says which.
 
     TARGET is a file (new, or replaced when the restore has succeeded), a block device that is not in
-    use, or - for standard output. Every chunk is checked on the way.
+    use, rbd:POOL/IMAGE or rbd:POOL/NAMESPACE/IMAGE for an image in Ceph, or - for standard output. Every
+    chunk is checked on the way.
 
     \b
     Example:
       backy -b /srv/backy/vm01 restore -r 'last(tag:daily)' /dev/vg0/vm01
+      backy -b /srv/backy/vm01 restore --overwrite rbd:rbd/vm01
       backy -b /srv/backy/vm01 restore - | ssh host 'cat > vm01.raw'
       backy -b /srv/backy/vm02 restore --disk root /dev/vg0/vm02-root
     """
@@ -57,6 +66,9 @@ def command(
         raise OptionRefused("--bad-ranges", "it goes with --keep-going")
     if bad_ranges is not None and not os.path.isdir(os.path.dirname(os.path.abspath(bad_ranges))):
         raise OptionRefused("--bad-ranges", f"the directory of {bad_ranges} does not exist")
+    ceph = CephOptions(ceph_conf, ceph_user, overwrite)
+    if ceph != CephOptions() and not target.startswith(PREFIX):
+        raise OptionRefused("--overwrite, --ceph-conf, --ceph-user", f"they go with {PREFIX}POOL/IMAGE")
     keep_freed_memory()
     clock = SystemClock()
     started = clock.monotonic()
@@ -71,7 +83,7 @@ def command(
                 repository,
                 job,
                 revision,
-                find_target(target, sys.stdout.fileno()),
+                find_target(target, sys.stdout.fileno(), ceph),
                 options.progress(),
                 keep_going=keep_going,
                 read_back=read_back,

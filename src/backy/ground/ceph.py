@@ -148,7 +148,8 @@ def within(seconds: float, what: str, work: Callable[[], _Result]) -> _Result:
 class Cluster:
     """A connection.
 
-    `is_out`: something was not answered in time, so it is not worth while to ask for more.
+    `instance` is how watchers of an image list it. `is_out`: something was not answered in time, so it
+    is not worth while to ask for more.
     """
 
     def __init__(self, access: Access, raw: "rados.Rados", limit: float) -> None:
@@ -159,6 +160,11 @@ class Cluster:
         self._is_stuck = False
         with self.telling("asking for the cluster's id"):
             self.fsid = raw.get_fsid()
+            self.instance = f"client.{raw.get_instance_id()}"
+
+    def write_through(self) -> None:
+        """Have writes reach the OSDs before they return; for images that are opened from now on."""
+        self.raw.conf_set("rbd_cache", "false")
 
     @contextmanager
     def telling(self, what: str, meanings: Meanings | None = None) -> Iterator[None]:

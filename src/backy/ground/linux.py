@@ -56,6 +56,11 @@ _BLKROGET = 0x125E
 _PR_SET_PDEATHSIG = 1
 _BLKZEROOUT = 0x127F
 
+# struct timex of <sys/timex.h>, on 64 bits; its size is rounded up.
+_TIMEX_SIZE = 256
+_TIMEX_STATUS = 40
+_STA_UNSYNC = 0x40
+
 # f_type of statfs(2), from linux/magic.h; the file systems whose flock, syncfs and rename backy trusts.
 _FILE_SYSTEMS = {
     0x58465342: "xfs",
@@ -219,6 +224,13 @@ def errors_are_told() -> bool:
     """Whether syncfs reports write errors: kernel 5.8 and later (syncfs(2), "Versions")."""
     major, minor = os.uname().release.split(".")[:2]
     return (int(major), int("".join(filter(str.isdigit, minor)) or 0)) >= (5, 8)
+
+
+def clock_is_synchronised() -> bool:
+    """Whether somebody, such as chrony, keeps the clock right: STA_UNSYNC of adjtimex(2) is not set."""
+    found = ctypes.create_string_buffer(_TIMEX_SIZE)  # its `modes` are 0: only asks
+    _libc.adjtimex(found)
+    return not struct.unpack_from("i", found.raw, _TIMEX_STATUS)[0] & _STA_UNSYNC
 
 
 def resident_share(fd: int, offset: int, length: int) -> float:

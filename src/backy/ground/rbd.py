@@ -11,12 +11,13 @@ Limits: what changes an image needs one that was opened for writing.
 """
 
 import errno
+import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from backy.ground.ceph import CephFailed, Cluster, Meanings, modules
+from backy.ground.ceph import CephFailed, Cluster, Meanings, modules, telling
 from backy.ground.linux import Buffer
 
 if TYPE_CHECKING:
@@ -120,9 +121,8 @@ class Pool:
         try:
             raw = self._opened(spec, opening)
         except CephFailed as error:
-            if error.code == errno.ENOENT and name in self._trashed():
-                why = f"{self.spec(name)} is in the trash: 'rbd trash restore' brings it back"
-                raise CephFailed(errno.ENOENT, why) from error
+            if error.code == errno.ENOENT:
+                self.check_trash(name)
             raise
         with self._closing(raw, name, spec) as image:
             yield image
@@ -159,6 +159,12 @@ class Pool:
         with self.cluster.telling(f"listing pool {self.name!r}", self._denied()):
             return list(self._rbd.RBD().list(self.raw))
 
+    def check_trash(self, name: str) -> None:
+        """CephFailed if an image of that name is in the trash."""
+        if name in self._trashed():
+            why = f"{self.spec(name)} is in the trash: 'rbd trash restore' brings it back"
+            raise CephFailed(errno.ENOENT, why)
+
     def create(self, name: str, size: int, *, data_pool: str | None = None) -> None:
         """Make an empty image, with the features that the cluster's configuration names."""
         meanings = {errno.EEXIST: f"there is an image {self.spec(name)} already", **self._denied()}
@@ -167,6 +173,30 @@ class Pool:
             lambda: self._rbd.RBD().create(self.raw, name, size, data_pool=data_pool),
             meanings,
         )
+
+    def rename(self, old: str, new: str) -> None:
+        """Give an image another name; who has it open goes on."""
+        meanings = {
+            errno.ENOENT: f"there is no {self.spec(old)}",
+            errno.EEXIST: f"there is an image {self.spec(new)} already",
+            **self._denied(),
+        }
+        self.cluster.call(
+            f"renaming {self.spec(old)}", lambda: self._rbd.RBD().rename(self.raw, old, new), meanings
+        )
+
+    @property
+    def is_full(self) -> bool:
+        """Whether writes wait for space; False where nobody answers."""
+        command = json.dumps({"prefix": "osd dump", "format": "json"})
+        try:
+            with telling("asking for the state of the pool"):
+                code, found, _ = self.cluster.raw.mon_command(command, b"")
+        except CephFailed:
+            return False
+        pools = json.loads(found)["pools"] if code == 0 else []
+        flags = [one["flags_names"].split(",") for one in pools if one["pool"] == self.ident]
+        return any("full" in one or "full_quota" in one for one in flags)
 
     def _trashed(self) -> list[str]:
         """Names of the images in the trash, as far as we may know."""
@@ -238,6 +268,14 @@ class Image:
         """Make a range read as zeros, and give its space back; thread-safe."""
         self._change(f"discarding a part of {self.spec}", lambda: self._raw.discard(offset, length))
 
+    def write_zeros(self, offset: int, length: int) -> None:
+        """The same for every byte of the range; thread-safe.
+
+        `discard` leaves alone what is no whole block of `rbd_discard_granularity_bytes` (64 KiB).
+        """
+        what = f"writing zeros to {self.spec}"
+        self._change(what, lambda: self._raw.write_zeroes(offset, length))
+
     def flush(self) -> None:
         """Wait until all that was written is safe."""
         self._change(f"flushing {self.spec}", self._raw.flush)
@@ -292,7 +330,39 @@ class Image:
         what = f"removing a snapshot of {self.spec}"
         self._change(what, lambda: self._raw.remove_snap(name), meanings)
 
+    # ..Metadata................................................................................
+
+    def metadata(self, key: str) -> str | None:
+        """The value of a key that somebody has set."""
+        with self._cluster.telling(f"reading metadata of {self.spec}"):
+            try:
+                return self._raw.metadata_get(key)
+            except KeyError:
+                return None
+
+    def set_metadata(self, key: str, value: str) -> None:
+        """Set a key, which stays with the image when it is renamed."""
+        what = f"setting metadata of {self.spec}"
+        self._change(what, lambda: self._raw.metadata_set(key, value))
+
+    def remove_metadata(self, key: str) -> None:
+        """Remove a key, if it is there."""
+        with suppress(KeyError):
+            what = f"removing metadata of {self.spec}"
+            self._change(what, lambda: self._raw.metadata_remove(key))
+
     # ..Others..................................................................................
+
+    def lock(self) -> None:
+        """Be the only one who can write, until the image is closed; nothing where it has no lock."""
+        meanings = {errno.EROFS: f"{self.spec} is locked by another client"}
+        what = f"locking {self.spec}"
+        exclusive = self._rbd.RBD_LOCK_MODE_EXCLUSIVE
+        try:
+            self._change(what, lambda: self._raw.lock_acquire(exclusive), meanings)
+        except CephFailed as error:
+            if error.code != errno.EINVAL:  # the feature exclusive-lock is off
+                raise
 
     def watchers(self) -> list[Client]:
         """Who has the image open for writing; we too, if we have."""

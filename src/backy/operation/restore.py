@@ -6,6 +6,9 @@ Each chunk is decoded and hashed before a byte of it is written. At the first th
 the restore stops with its byte range (ImageDamaged); with `keep_going` the range is filled with
 zeros, and all such ranges are returned.
 
+What an interrupted restore has left in the target, where that keeps it, is compared with the map's ids
+and not written again.
+
 The revision's map is pinned meanwhile, so forgetting it or collecting garbage takes nothing away.
 
 Limits: one disk a call.
@@ -70,7 +73,7 @@ def restore(
         reader = stack.enter_context(open_pinned(job.directory, revision.uuid, wanted))
         image = reader.layout
         stack.callback(target.close)
-        target.begin(image.image_size)
+        target.begin(image.image_size, f"{revision.uuid}/{wanted.root}")
         bad = _BadRanges(keep_going, target.path if target.in_place else "")
         threads = 1 if target.in_order else parallel.THREADS
 
@@ -166,6 +169,9 @@ class _Writer:
         self._progress = progress
 
     def __call__(self, piece: Piece) -> None:
+        if self._is_there(piece):
+            self._progress.advance(piece.length)
+            return
         plain = self._plain(piece)
         if plain is None:
             self._target.zero(piece.offset, piece.length)
@@ -173,6 +179,13 @@ class _Writer:
             self._buffer.fill(plain)
             self._target.write(self._buffer, piece.offset, piece.length)
         self._progress.advance(piece.length)
+
+    def _is_there(self, piece: Piece) -> bool:
+        """Whether an earlier restore has brought this chunk to the target."""
+        if piece.entry is None or piece.offset + piece.length > self._target.taken_up:
+            return False
+        have = self._target.read_back(self._buffer, piece.offset, piece.length)
+        return have == piece.length and chunk_id(self._buffer.view[:have]) == piece.entry.ident
 
     def _plain(self, piece: Piece) -> bytes | None:
         """A chunk's bytes; None for zeros and for what cannot be restored."""

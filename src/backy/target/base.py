@@ -23,8 +23,20 @@ class Target(Protocol):
     in_place: bool
     """Whether a restore that fails leaves a part of the image behind."""
 
-    def begin(self, size: int) -> None:
-        """Get ready for an image of that many bytes; TargetRefused."""
+    @property
+    def taken_up(self) -> int:
+        """Bytes from the beginning that an earlier restore of the same content has left, it seems.
+
+        They are to be read back and compared; what is different is to be written again.
+        """
+        ...
+
+    def begin(self, size: int, content: str = "") -> None:
+        """Get ready for an image of that many bytes; TargetRefused.
+
+        `content` names its bytes: images of the same content are equal. A target that keeps what an
+        interrupted restore has written goes by it.
+        """
         ...
 
     def write(self, buffer: Buffer, offset: int, length: int) -> None:
@@ -40,7 +52,10 @@ class Target(Protocol):
         ...
 
     def read_back(self, buffer: Buffer, offset: int, length: int) -> int:
-        """Read what was written, past the page cache; returns the bytes read. After `finish`."""
+        """Read what was written, past the page cache; returns the bytes read.
+
+        After `finish`, and before it for what was taken up.
+        """
         ...
 
     def is_hole(self, offset: int, length: int) -> bool:

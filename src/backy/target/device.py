@@ -27,13 +27,14 @@ class DeviceTarget:
 
     in_order = False
     in_place = True
+    taken_up = 0
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._writer: DirectWriter | None = None
         self._sector = linux.PAGE
 
-    def begin(self, size: int) -> None:
+    def begin(self, size: int, content: str = "") -> None:
         """See `Target.begin`."""
         try:
             fd = os.open(self.path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)

@@ -30,6 +30,7 @@ class FileTarget:
 
     in_order = False
     in_place = False
+    taken_up = 0
 
     def __init__(self, path: str) -> None:
         self.path = os.path.realpath(path)
@@ -37,7 +38,7 @@ class FileTarget:
         self._writer: DirectWriter | None = None
         self._finished = False
 
-    def begin(self, size: int) -> None:
+    def begin(self, size: int, content: str = "") -> None:
         """See `Target.begin`."""
         try:
             old = os.stat(self.path)

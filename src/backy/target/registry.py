@@ -1,15 +1,18 @@
-"""Targets by what an operator writes: a path, a block device, or `-`.
+"""Targets by what an operator writes: a path, a block device, `-`, or `rbd:POOL/IMAGE`.
 
 Limits: nothing is opened for writing before `Target.begin`.
 """
 
 import os
 import stat
+from typing import NamedTuple
 
+from backy.domain.rbd_settings import CONF, USER, parse_rbd_settings, parse_spec
 from backy.ground.errors import TargetRefused
 from backy.target.base import Target
 from backy.target.device import DeviceTarget
 from backy.target.file import FileTarget
+from backy.target.rbd import PREFIX, RbdTarget
 from backy.target.stream import StreamTarget
 
 STREAM = "-"
@@ -17,10 +20,23 @@ _DEVICES = "/dev/"
 _SHARED_MEMORY = "/dev/shm/"  # noqa: S108 - no file of ours: the one place in /dev for files
 
 
-def find_target(path: str, stdout: int) -> Target:
+class CephOptions(NamedTuple):
+    """How an image in Ceph is reached, and whether one that exists may be overwritten.
+
+    What is None is found as librados does: CEPH_CONF or /etc/ceph/ceph.conf, and client.admin.
+    """
+
+    conf: str | None = None
+    user: str | None = None
+    overwrite: bool = False
+
+
+def find_target(path: str, stdout: int, ceph: CephOptions | None = None) -> Target:
     """The target that `path` names; TargetRefused for what can hold no image."""
     if path == STREAM:
         return StreamTarget(stdout)
+    if path.startswith(PREFIX):
+        return _image(path, ceph or CephOptions())
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -39,6 +55,18 @@ def find_target(path: str, stdout: int) -> Target:
         why = "there is no block device of that name, and a file in /dev would lie in memory"
         raise TargetRefused(path, why)
     return FileTarget(path)
+
+
+def _image(path: str, ceph: CephOptions) -> Target:
+    try:
+        settings: dict[str, object] = dict(parse_spec(path.removeprefix(PREFIX)))
+        if ceph.conf is not None:
+            settings[CONF] = os.path.abspath(ceph.conf)
+        if ceph.user is not None:
+            settings[USER] = ceph.user
+        return RbdTarget(parse_rbd_settings(settings), overwrite=ceph.overwrite)
+    except ValueError as error:
+        raise TargetRefused(path, str(error)) from error
 
 
 def _is_device_name(path: str) -> bool:

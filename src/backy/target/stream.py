@@ -20,12 +20,13 @@ class StreamTarget:
 
     in_order = True
     in_place = True
+    taken_up = 0
 
     def __init__(self, fd: int) -> None:
         self.path = "-"
         self._fd = fd
 
-    def begin(self, size: int) -> None:
+    def begin(self, size: int, content: str = "") -> None:
         """See `Target.begin`."""
         if os.isatty(self._fd):
             raise TargetRefused("-", "standard output is a terminal: redirect it to a file or a pipe")
