@@ -103,6 +103,8 @@ osd_class_update_on_start = false
 osd_snap_trim_sleep = 0.001
 osd_delete_sleep = 0.001
 bluestore_prefer_deferred_size = 32768
+# Who was killed is forgotten, with the locks that it held, after this, and not after 30 s.
+osd_client_watch_timeout = 4
 osd_op_num_shards = 2
 osd_op_num_threads_per_shard = 2
 [client]

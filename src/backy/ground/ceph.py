@@ -7,9 +7,11 @@ The only module that imports them, and only when it is used: who has no Ceph nee
 They come with Debian's python3-rbd, for the Python of that distribution, and are no packages that a
 virtual environment could install; `MISSING` says how it sees them.
 
-Ceph waits for ever by default. So every operation gets a limit, where the configuration has none of
-its own (https://docs.ceph.com/en/latest/rados/configuration, `rados_osd_op_timeout`,
-`rados_mon_op_timeout`, `client_mount_timeout`), and what can hang all the same is awaited by `within`.
+Ceph waits for ever by default. So every call is awaited by `within`, for as long as the configuration
+says (https://docs.ceph.com/en/latest/rados/configuration, `rados_osd_op_timeout`,
+`rados_mon_op_timeout`, `client_mount_timeout`), or as we do. librados' own use of the first two is
+switched off: with them one connection in about a hundred crashes or hangs (16.2.15: a timer touches
+memory that was freed), and a call that waits for an image's lock is outside of them anyway.
 
 All errors are `CephFailed`, whose `why` is for the operator. It is no error of backy's: who asked knows
 whether a source or a target has failed.
@@ -50,6 +52,7 @@ _LIMITS = {
     "rados_mon_op_timeout": (0, 30),
     "client_mount_timeout": (300, 30),
 }
+_CRASHING = ("rados_osd_op_timeout", "rados_mon_op_timeout")
 # A call that changes an image consists of a few operations, of which each has its own limit.
 _OPERATIONS = 3
 # After an outage nobody waits for long to say good-bye.
@@ -122,9 +125,7 @@ def telling(what: str, meanings: Meanings | None = None) -> Iterator[None]:
 def within(seconds: float, what: str, work: Callable[[], _Result]) -> _Result:
     """The result of a call that may hang in librbd for ever; CephFailed after so many seconds.
 
-    A call that waits for an image's lock or watch is outside of librados' limits: without an OSD it
-    tries again for ever. Then its thread is left behind, and what it works on must not be touched any
-    more, nor closed.
+    Then its thread is left behind, and what it works on must not be touched any more, nor closed.
     """
     answers: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
 
@@ -148,33 +149,24 @@ def within(seconds: float, what: str, work: Callable[[], _Result]) -> _Result:
 class Cluster:
     """A connection.
 
-    `instance` is how watchers of an image list it. `is_out`: something was not answered in time, so it
-    is not worth while to ask for more.
+    `short` is the limit of one operation, such as a read, `limit` that of several (seconds). `instance`
+    is how watchers of an image list it. `is_out`: something was not answered in time, so it is not worth
+    while to ask for more.
     """
 
-    def __init__(self, access: Access, raw: "rados.Rados", limit: float) -> None:
+    def __init__(self, access: Access, raw: "rados.Rados", short: float) -> None:
         self.access = access
         self.raw = raw
-        self.limit = limit
+        self.short = short
+        self.limit = short * _OPERATIONS
         self.is_out = False
         self._is_stuck = False
-        with self.telling("asking for the cluster's id"):
-            self.fsid = raw.get_fsid()
-            self.instance = f"client.{raw.get_instance_id()}"
+        self.fsid = self.call("asking for the cluster's id", raw.get_fsid)
+        self.instance = f"client.{self.call('asking for our id', raw.get_instance_id)}"
 
     def write_through(self) -> None:
         """Have writes reach the OSDs before they return; for images that are opened from now on."""
         self.raw.conf_set("rbd_cache", "false")
-
-    @contextmanager
-    def telling(self, what: str, meanings: Meanings | None = None) -> Iterator[None]:
-        """As the function, and an outage is noted."""
-        try:
-            with telling(what, meanings):
-                yield
-        except CephFailed as error:
-            self.is_out = self.is_out or error.is_outage
-            raise
 
     def call(
         self,
@@ -184,11 +176,11 @@ class Cluster:
         limit: float | None = None,
     ) -> _Result:
         """A call that may hang; CephFailed after so many seconds, by default `limit`."""
-        with self.telling(what, meanings):
+        with telling(what, meanings):
             try:
                 return within(self.limit if limit is None else limit, what, work)
             except CephFailed:
-                self._is_stuck = True
+                self.is_out = self._is_stuck = True
                 raise
 
     def close(self, what: str, work: Callable[[], None]) -> None:
@@ -217,7 +209,7 @@ def connected(access: Access) -> Iterator[Cluster]:
         raw = rados.Rados(rados_id=access.user, clustername=access.cluster, conffile=conf or "")
         limits = {name: _limit(raw, name) for name in _LIMITS}
         for name, seconds in limits.items():
-            raw.conf_set(name, str(seconds))
+            raw.conf_set(name, "0" if name in _CRASHING else str(seconds))
         for name in _QUIET:
             raw.conf_set(name, "false")
     client, keyring = access.client, raw.conf_get("keyring") or ""
@@ -226,10 +218,10 @@ def connected(access: Access) -> Iterator[Cluster]:
         errno.EACCES: f"the cluster does not accept {client} with the key in {keyring}",
         errno.ETIMEDOUT: f"no monitor answered within {limits['client_mount_timeout']} s",
     }
-    limit = max(limits.values()) * _OPERATIONS
+    short = max(limits.values())
     with telling("connecting", meanings):
-        within(limit, "connecting", partial(_connect, raw))
-    cluster = Cluster(access, raw, limit)
+        within(short * _OPERATIONS, "connecting", partial(_connect, raw))
+    cluster = Cluster(access, raw, short)
     try:
         yield cluster
     finally:

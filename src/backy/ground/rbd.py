@@ -4,8 +4,7 @@
         image.pieces(0, image.size, whole_objects=True)
         image.read(buffer, 0, 4096)
 
-Offsets and lengths are bytes. All errors are `CephFailed`. Reads go to the OSDs directly and have
-librados' limit; what may wait for an image's lock, such as every change, has `Cluster.limit`.
+Offsets and lengths are bytes. All errors are `CephFailed`. Every call has a limit (`Cluster.call`).
 
 Limits: what changes an image needs one that was opened for writing.
 """
@@ -17,7 +16,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from backy.ground.ceph import CephFailed, Cluster, Meanings, modules, telling
+from backy.ground.ceph import CephFailed, Cluster, Meanings, modules
 from backy.ground.linux import Buffer
 
 if TYPE_CHECKING:
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
 # An image is shortened object by object.
 _MAX_RESIZE_SECONDS = 3600.0
+# Without an object map, each object of a large image is asked.
+_MAX_DIFF_SECONDS = 1800.0
 
 
 class Piece(NamedTuple):
@@ -58,8 +59,7 @@ def open_pool(cluster: Cluster, name: str, namespace: str = "") -> "Iterator[Poo
         errno.ENOENT: f"the cluster has no pool {name!r}",
         errno.EPERM: f"{cluster.access.client} may not open pool {name!r}",
     }
-    with cluster.telling(f"opening pool {name!r}", meanings):
-        raw = cluster.raw.open_ioctx(name)
+    raw = cluster.call(f"opening pool {name!r}", lambda: cluster.raw.open_ioctx(name), meanings)
     with _closing(cluster, raw, name, namespace) as pool:
         pool.check_namespace()
         yield pool
@@ -69,9 +69,9 @@ def open_pool(cluster: Cluster, name: str, namespace: str = "") -> "Iterator[Poo
 def open_pool_of(cluster: Cluster, ident: int, namespace: str = "") -> "Iterator[Pool]":
     """The same by its number, which no other pool ever gets, whatever it is called now. CephFailed."""
     meanings = {errno.ENOENT: f"the cluster has no pool of number {ident} any more"}
-    with cluster.telling(f"opening pool {ident}", meanings):
-        raw = cluster.raw.open_ioctx2(ident)
-        name = cluster.raw.pool_reverse_lookup(ident) or str(ident)
+    what = f"opening pool {ident}"
+    raw = cluster.call(what, lambda: cluster.raw.open_ioctx2(ident), meanings)
+    name = cluster.call(what, lambda: cluster.raw.pool_reverse_lookup(ident)) or str(ident)
     with _closing(cluster, raw, name, namespace) as pool:
         yield pool
 
@@ -105,8 +105,9 @@ class Pool:
         if not self.namespace:
             return
         self.raw.set_namespace("")  # where the list of them is
-        with self.cluster.telling(f"looking for namespace {self.namespace!r}", self._denied()):
-            found = self._rbd.RBD().namespace_exists(self.raw, self.namespace)
+        what = f"looking for namespace {self.namespace!r}"
+        exists = partial(self._rbd.RBD().namespace_exists, self.raw, self.namespace)
+        found = self.cluster.call(what, exists, self._denied())
         if not found:
             raise CephFailed(errno.ENOENT, f"pool {self.name!r} has no namespace {self.namespace!r}")
         self.raw.set_namespace(self.namespace)
@@ -156,8 +157,8 @@ class Pool:
 
     def names(self) -> list[str]:
         """Names of all images."""
-        with self.cluster.telling(f"listing pool {self.name!r}", self._denied()):
-            return list(self._rbd.RBD().list(self.raw))
+        what = f"listing pool {self.name!r}"
+        return self.cluster.call(what, lambda: list(self._rbd.RBD().list(self.raw)), self._denied())
 
     def check_trash(self, name: str) -> None:
         """CephFailed if an image of that name is in the trash."""
@@ -190,8 +191,9 @@ class Pool:
         """Whether writes wait for space; False where nobody answers."""
         command = json.dumps({"prefix": "osd dump", "format": "json"})
         try:
-            with telling("asking for the state of the pool"):
-                code, found, _ = self.cluster.raw.mon_command(command, b"")
+            code, found, _ = self.cluster.call(
+                "asking for the state of the pool", lambda: self.cluster.raw.mon_command(command, b"")
+            )
         except CephFailed:
             return False
         pools = json.loads(found)["pools"] if code == 0 else []
@@ -201,8 +203,8 @@ class Pool:
     def _trashed(self) -> list[str]:
         """Names of the images in the trash, as far as we may know."""
         try:
-            with self.cluster.telling("listing the trash"):
-                return [one["name"] for one in self._rbd.RBD().trash_list(self.raw)]
+            listed = partial(self._rbd.RBD().trash_list, self.raw)
+            return self.cluster.call("listing the trash", lambda: [one["name"] for one in listed()])
         except CephFailed:
             return []
 
@@ -226,36 +228,34 @@ class Image:
         self._raw = raw
         self.name = name
         self.spec = spec
-        with self._cluster.telling(f"asking about {spec}"):
-            self.ident = raw.id()
-            self.object_size = raw.stat()["obj_size"]
+        self.ident = cluster.call(f"asking about {spec}", raw.id)
+        self.object_size = cluster.call(f"asking about {spec}", raw.stat)["obj_size"]
 
     @property
     def size(self) -> int:
         """Bytes."""
-        with self._cluster.telling(f"asking for the size of {self.spec}"):
-            return self._raw.size()
+        return self._cluster.call(f"asking for the size of {self.spec}", self._raw.size)
 
     @property
     def has_fast_diff(self) -> bool:
         """Whether the image keeps a map of its objects, and of those that changed since a snapshot."""
         wanted = self._rbd.RBD_FEATURE_OBJECT_MAP | self._rbd.RBD_FEATURE_FAST_DIFF
-        with self._cluster.telling(f"asking for the features of {self.spec}"):
-            return bool(self._raw.features() & wanted == wanted)
+        found = self._cluster.call(f"asking for the features of {self.spec}", self._raw.features)
+        return bool(found & wanted == wanted)
 
     @property
     def is_map_invalid(self) -> bool:
         """Whether that map is marked as wrong, for what is seen now."""
         wrong = self._rbd.RBD_FLAG_OBJECT_MAP_INVALID | self._rbd.RBD_FLAG_FAST_DIFF_INVALID
-        with self._cluster.telling(f"asking for the flags of {self.spec}"):
-            return bool(self._raw.flags() & wrong)
+        return bool(self._cluster.call(f"asking for the flags of {self.spec}", self._raw.flags) & wrong)
 
     # ..Bytes...................................................................................
 
     def read(self, buffer: Buffer, offset: int, length: int, start: int = 0) -> None:
         """Fill `length` bytes of the buffer from `start`; thread-safe."""
-        with self._cluster.telling(f"reading {self.spec}"):
-            content = self._raw.read(offset, length)
+        content = self._cluster.call(
+            f"reading {self.spec}", lambda: self._raw.read(offset, length), limit=self._cluster.short
+        )
         if len(content) < length:
             raise CephFailed(errno.EIO, f"{self.spec} ends at byte {offset + len(content)}")
         buffer.fill(content, start)
@@ -293,14 +293,17 @@ class Image:
         each of its objects is asked.
         """
         found: list[Piece] = []
-        with self._cluster.telling(f"asking for the extents of {self.spec}"):
-            self._raw.diff_iterate(
+        self._cluster.call(
+            f"asking for the extents of {self.spec}",
+            lambda: self._raw.diff_iterate(
                 offset,
                 length,
                 since,
                 lambda at, count, exists: found.append(Piece(at, count, bool(exists))),
                 whole_object=whole_objects,
-            )
+            ),
+            limit=_MAX_DIFF_SECONDS,
+        )
         return sorted(found)
 
     # ..Snapshots...............................................................................
@@ -308,12 +311,9 @@ class Image:
     def snapshots(self) -> list[Snap]:
         """The snapshots that users made, not those of groups, mirrors or the trash."""
         users = self._rbd.RBD_SNAP_NAMESPACE_TYPE_USER
-        with self._cluster.telling(f"listing snapshots of {self.spec}"):
-            return [
-                Snap(one["id"], one["name"], one["size"])
-                for one in self._raw.list_snaps()
-                if one["namespace"] == users
-            ]
+        what = f"listing snapshots of {self.spec}"
+        found = self._cluster.call(what, lambda: list(self._raw.list_snaps()))
+        return [Snap(one["id"], one["name"], one["size"]) for one in found if one["namespace"] == users]
 
     def create_snapshot(self, name: str) -> None:
         """Make a snapshot; a client that has locked the image makes it for us."""
@@ -334,11 +334,11 @@ class Image:
 
     def metadata(self, key: str) -> str | None:
         """The value of a key that somebody has set."""
-        with self._cluster.telling(f"reading metadata of {self.spec}"):
-            try:
-                return self._raw.metadata_get(key)
-            except KeyError:
-                return None
+        what = f"reading metadata of {self.spec}"
+        try:
+            return self._cluster.call(what, lambda: self._raw.metadata_get(key))
+        except KeyError:
+            return None
 
     def set_metadata(self, key: str, value: str) -> None:
         """Set a key, which stays with the image when it is renamed."""
@@ -366,13 +366,14 @@ class Image:
 
     def watchers(self) -> list[Client]:
         """Who has the image open for writing; we too, if we have."""
-        with self._cluster.telling(f"asking who uses {self.spec}"):
-            return [Client(f"client.{one['id']}", one["addr"]) for one in self._raw.watchers_list()]
+        what = f"asking who uses {self.spec}"
+        found = self._cluster.call(what, lambda: list(self._raw.watchers_list()))
+        return [Client(f"client.{one['id']}", one["addr"]) for one in found]
 
     def lockers(self) -> list[Client]:
         """Who had locked it when it was opened."""
-        with self._cluster.telling(f"asking who has locked {self.spec}"):
-            found = self._raw.list_lockers() or {}
+        what = f"asking who has locked {self.spec}"
+        found = self._cluster.call(what, self._raw.list_lockers) or {}
         return [Client(client, address) for client, _, address in found.get("lockers", [])]
 
     def _change(
