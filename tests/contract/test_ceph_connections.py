@@ -2,6 +2,7 @@
 
 import base64
 import errno
+import random
 import sys
 import threading
 import time
@@ -12,6 +13,7 @@ import pytest
 from backy.ground import ceph as ground
 from backy.ground.ceph import Access, CephFailed, connected, within
 from backy.ground.linux import Buffer
+from backy.ground.manyreads import Part
 from backy.ground.rbd import Piece, Pool, open_pool
 from cephcluster import CephCluster
 
@@ -49,6 +51,25 @@ def test_what_was_written_is_read(ceph: CephCluster) -> None:
         )
         assert bytes(2 * MIB) == read(pool, "vm", OBJECT, 2 * MIB)
         assert ["vm"] == pool.names()
+
+
+def test_many_parts_are_read_at_once(ceph: CephCluster) -> None:
+    """Each where it belongs in the buffer; what lies behind the image's end is no answer."""
+    content = random.Random(5).randbytes(MIB)
+    with ceph.pool() as pool:
+        pool.create("vm", MIB)
+        with pool.image("vm", read_only=False) as image:
+            image.write(content, 0)
+            buffer = Buffer(MIB)
+            offsets = range(0, MIB, 3 * 4096)
+            parts = [Part(at, 4096, number * 4096) for number, at in enumerate(offsets)]
+
+            image.read_parts(buffer, parts)
+
+            wanted = b"".join(content[at : at + 4096] for at in offsets)
+            assert wanted == bytes(buffer.view[: len(wanted)])
+            with pytest.raises(CephFailed):
+                image.read_parts(buffer, [*parts, Part(MIB, 4096, 0)])
 
 
 def test_snapshots_and_what_has_changed_since(ceph: CephCluster) -> None:

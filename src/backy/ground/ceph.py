@@ -10,8 +10,11 @@ virtual environment could install; `MISSING` says how it sees them.
 Ceph waits for ever by default. So every call is awaited by `within`, for as long as the configuration
 says (https://docs.ceph.com/en/latest/rados/configuration, `rados_osd_op_timeout`,
 `rados_mon_op_timeout`, `client_mount_timeout`), or as we do. librados' own use of the first two is
-switched off: with them one connection in about a hundred crashes or hangs (16.2.15: a timer touches
-memory that was freed), and a call that waits for an image's lock is outside of them anyway.
+switched off: with them, some processes on a busy machine crash or hang (seen with 16.2.15, see
+doc/adr/0015-ceph.md), and a call that waits for an image's lock is outside of them anyway.
+
+librbd's cache is switched off as well: nothing is read twice here, what is written has to be safe, and
+it would take memory.
 
 All errors are `CephFailed`, whose `why` is for the operator. It is no error of backy's: who asked knows
 whether a source or a target has failed.
@@ -57,8 +60,8 @@ _CRASHING = ("rados_osd_op_timeout", "rados_mon_op_timeout")
 _OPERATIONS = 3
 # After an outage nobody waits for long to say good-bye.
 _CLOSING_SECONDS = 2.0
-# librbd's own words would stand between ours.
-_QUIET = ("log_to_stderr", "err_to_stderr")
+# The first two since librbd's own words would stand between ours.
+_OFF = ("log_to_stderr", "err_to_stderr", "rbd_cache")
 
 
 class Access(NamedTuple):
@@ -164,10 +167,6 @@ class Cluster:
         self.fsid = self.call("asking for the cluster's id", raw.get_fsid)
         self.instance = f"client.{self.call('asking for our id', raw.get_instance_id)}"
 
-    def write_through(self) -> None:
-        """Have writes reach the OSDs before they return; for images that are opened from now on."""
-        self.raw.conf_set("rbd_cache", "false")
-
     def call(
         self,
         what: str,
@@ -210,7 +209,7 @@ def connected(access: Access) -> Iterator[Cluster]:
         limits = {name: _limit(raw, name) for name in _LIMITS}
         for name, seconds in limits.items():
             raw.conf_set(name, "0" if name in _CRASHING else str(seconds))
-        for name in _QUIET:
+        for name in _OFF:
             raw.conf_set(name, "false")
     client, keyring = access.client, raw.conf_get("keyring") or ""
     meanings = {

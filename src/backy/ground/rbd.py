@@ -11,13 +11,15 @@ Limits: what changes an image needs one that was opened for writing.
 
 import errno
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from backy.ground.ceph import CephFailed, Cluster, Meanings, modules
 from backy.ground.linux import Buffer
+from backy.ground.manyreads import Part
 
 if TYPE_CHECKING:
     import rados
@@ -259,6 +261,32 @@ class Image:
         if len(content) < length:
             raise CephFailed(errno.EIO, f"{self.spec} ends at byte {offset + len(content)}")
         buffer.fill(content, start)
+
+    def read_parts(self, buffer: Buffer, parts: Sequence[Part]) -> None:
+        """Fill parts of the buffer, all asked for at once; thread-safe."""
+        what = f"reading {self.spec}"
+        answers = self._cluster.call(what, partial(self._answers, parts))
+        for part, (code, content) in zip(parts, answers, strict=True):
+            if code < 0:
+                raise CephFailed(-code, f"{what}: {os.strerror(-code)}")
+            if len(content) < part.length:
+                raise CephFailed(errno.EIO, f"{self.spec} ends at byte {part.offset + len(content)}")
+            buffer.fill(content, part.start)
+
+    def _answers(self, parts: Sequence[Part]) -> list[tuple[int, bytes]]:
+        """(code, content) of each part; returns when none of them is under way any more."""
+        found: dict[int, bytes | None] = {}
+
+        def took(number: int, _completion: object, content: bytes | None) -> None:
+            found[number] = content
+
+        asked = [
+            self._raw.aio_read(part.offset, part.length, partial(took, number))
+            for number, part in enumerate(parts)
+        ]
+        for one in asked:
+            one.wait_for_complete_and_cb()
+        return [(one.get_return_value(), found[number] or b"") for number, one in enumerate(asked)]
 
     def write(self, content: bytes, offset: int) -> None:
         """Write; thread-safe."""

@@ -17,7 +17,7 @@ needs `profile rbd` on the pool (and on the pools of parents, at least `profile 
 
 import errno
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 
@@ -28,6 +28,7 @@ from backy.ground import failpoint
 from backy.ground.ceph import Access, CephFailed, connected
 from backy.ground.errors import SourceFailed, SourceRefused
 from backy.ground.linux import Buffer
+from backy.ground.manyreads import Part
 from backy.ground.rbd import Image, Pool, Snap, open_pool
 from backy.source import rbd_changes
 from backy.source.base import Base, Changes, Confidence, Snapshot
@@ -171,6 +172,17 @@ class _View:
             self._image.read(buffer, offset, length, start)
         except CephFailed as error:
             raise SourceFailed(self._image.spec, offset, error.why) from error
+
+    def read_parts(self, buffer: Buffer, parts: Sequence[Part]) -> None:
+        """See `Bulk.read_parts`."""
+        try:
+            self._image.read_parts(buffer, parts)
+        except CephFailed as error:
+            raise SourceFailed(self._image.spec, parts[0].offset, error.why) from error
+
+    def coarse_extents(self, step: int) -> Iterator[Extent]:
+        """See `Bulk.coarse_extents`: objects are coarse already."""
+        return self.extents()
 
     def identity_of(self, spec: str, view: View, kept: Kept | None = None) -> SourceIdentity:
         """What the record says of the image."""

@@ -141,7 +141,6 @@ class RbdTarget:
         access = Access(settings.conf, settings.user, settings.cluster)
         try:
             cluster = self._stack.enter_context(connected(access))
-            cluster.write_through()
             pool = self._stack.enter_context(open_pool(cluster, settings.pool, settings.namespace))
             self._pool = pool
             found = self._look(pool)
