@@ -34,8 +34,8 @@ from backy.repository.remembered import Outcome
 from backy.repository.repository import Repository, check_writable_here, collecting
 from backy.repository.users import Writer
 
-# One folder holds a generation, and ext4's end at ten million names.
-A_GENERATION = 1_000_000
+# One folder holds a generation, and memory its names, 0.1 KB each, beside the marks while it is purged.
+A_GENERATION = 200_000
 
 
 class Waiting(NamedTuple):

@@ -161,7 +161,7 @@ class Generation:
         The new names first, so that no chunk is ever without one.
         """
         durable.sync_directory(self._folder)
-        for prefix in sorted({name[:2] for name in self._names()}):
+        for prefix in sorted({name[:2] for name in self._chunk_names()}):
             with self._chunks.enter(prefix) as stored:
                 durable.sync_directory(stored)
 
@@ -191,7 +191,8 @@ class Generation:
 
         The seal goes last: a purge that was cut short leaves a sealed generation with less in it.
         """
-        names = self._names()  # read once: what was not looked up in the marks is not removed
+        # Read once: what was not looked up in the marks is not removed.
+        names = sorted(self._chunk_names())
         rescued = self._link_back(names, marks)
         removed, foreign = self._remove_all(names)
         if not foreign:
@@ -228,13 +229,11 @@ class Generation:
         foreign = {*self._folder.names()} - {layout.SEALED}
         return Chunks(files, size), tuple(self._folder.file_path(name) for name in sorted(foreign))
 
-    def _names(self) -> list[str]:
+    def _chunk_names(self) -> Iterator[str]:
         with os.scandir(self._folder.fd) as entries:
-            return sorted(
-                entry.name
-                for entry in entries
-                if layout.is_chunk_name(entry.name) and entry.is_file(follow_symlinks=False)
-            )
+            for entry in entries:
+                if layout.is_chunk_name(entry.name) and entry.is_file(follow_symlinks=False):
+                    yield entry.name
 
     def __enter__(self) -> Self:
         return self
