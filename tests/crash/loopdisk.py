@@ -18,6 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from backy.ground import linux
+from backy.ground.directory import Directory
+
 _FIEMAP = 0xC020660B
 _FIEMAP_SYNC = 1
 
@@ -60,6 +63,9 @@ class Disk:
         finally:
             for path in (filling, *names):
                 path.unlink()
+            # btrfs gives space back when it writes its next transaction.
+            with Directory.open(str(self.folder)) as folder:
+                linux.syncfs(folder.fd)
 
     def overwrite(self, path: Path, offset: int, content: bytes) -> None:
         """Change a file's bytes on the disk, under the page cache; they must lie in one extent."""

@@ -12,8 +12,7 @@ With --log-format json a line is one JSON object. A log that was rotated away is
 Whoever logs writes the line, in this thread: see doc/adr/0018-log.md.
 
 Limits: a job's own log that cannot be opened (a read-only mount) is done without; one that was
-asked for by -l is an error. One that cannot be written any more is given up with a warning. Lines of
-the last moment are lost to kill -9.
+asked for by -l is an error. One that cannot be written any more is given up with a warning.
 """
 
 import json
