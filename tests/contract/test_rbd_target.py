@@ -462,11 +462,8 @@ def at_write(number: int, act: Callable[[], object]) -> Callable[[str], None]:
     return hook
 
 
-def test_cluster_that_dies_ends_the_restore_and_another_one_goes_on(
-    ceph: CephCluster, rbd_site: Site, short_watches: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One error that says so, not a wait for ever."""
-    monkeypatch.setattr(rbd, "_WATCH_SECONDS", 60.0)
+def test_cluster_that_dies_ends_the_restore(ceph: CephCluster, rbd_site: Site) -> None:
+    """One error that says so, not a wait for ever; what goes on is another process (see the kills)."""
     name = ceph.new_pool()
     revision = rbd_site.backup()
     failpoint.install(at_write(20, ceph.kill_osd))
@@ -474,16 +471,10 @@ def test_cluster_that_dies_ends_the_restore_and_another_one_goes_on(
         rbd_site.restore_to(revision, impatient(ceph, name))
     failpoint.install(None)
     ceph.start_osd()
-    with ceph.pool(name) as pool:
-        restore(rbd_site, pool)
-        assert rbd_site.image.read_bytes() == whole(pool)
 
 
-def test_full_pool_is_told_and_the_restore_goes_on_with_space(
-    ceph: CephCluster, rbd_site: Site, short_watches: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_pool_is_told(ceph: CephCluster, rbd_site: Site) -> None:
     """Ceph lets writers wait; the sentence says for what."""
-    monkeypatch.setattr(rbd, "_WATCH_SECONDS", 60.0)
     name = ceph.new_pool()
     revision = rbd_site.backup()
     with ceph.full(name) as fill:
@@ -493,9 +484,6 @@ def test_full_pool_is_told_and_the_restore_goes_on_with_space(
         ):
             rbd_site.restore_to(revision, impatient(ceph, name))
         failpoint.install(None)
-    with ceph.pool(name) as pool:
-        restore(rbd_site, pool)
-        assert rbd_site.image.read_bytes() == whole(pool)
 
 
 # ..The command................................................................................

@@ -31,24 +31,28 @@ class Run(NamedTuple):
     peak: int
 
 
+# A process counts what the one that began it held then: so a small one does, and tells the figures.
+_BEGIN = """
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
 def limited(site: Site, *words: str) -> Run:
     """Run the command line with an address space of 512 MiB; it ends soon and without a traceback."""
     began = time.monotonic()
     limit = f'ulimit -v {LIMIT >> 10}; exec "$@"'
-    with subprocess.Popen(
-        ["sh", "-c", limit, "sh", sys.executable, "-m", "backy", "-b", str(site.job), *words],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        err = process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+    command = ("sh", "-c", limit, "sh", sys.executable, "-m", "backy", "-b", str(site.job), *words)
+    done = subprocess.run(
+        [sys.executable, "-c", _BEGIN, *command], check=True, capture_output=True, text=True
+    )
+    code, peak = map(int, done.stdout.split())
+    err = done.stderr
     assert time.monotonic() - began < SECONDS, (words, time.monotonic() - began)
     assert "Traceback" not in err
     assert "internal error" not in err
-    return Run(process.returncode, err, usage.ru_maxrss << 10)
+    return Run(code, err, peak << 10)
 
 
 def check(site: Site, why: str) -> None:
