@@ -260,6 +260,22 @@ def test_a_call_that_hangs_is_left_behind() -> None:
     assert caught.value.is_outage
 
 
+def test_nothing_is_closed_under_a_call_that_a_signal_cut_short(ceph: CephCluster) -> None:
+    """The call goes on in its thread; closing what it uses would wait for it, or crash."""
+
+    def end() -> None:
+        raise KeyboardInterrupt
+
+    closed: list[str] = []
+    with connected(ceph.access()) as cluster:
+        cluster.close("before", lambda: closed.append("before"))
+        with pytest.raises(KeyboardInterrupt):
+            cluster.call("waiting", end)
+        cluster.close("after", lambda: closed.append("after"))
+
+    assert ["before"] == closed
+
+
 def test_missing_modules_are_named_with_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who lacks the modules reads which package it takes, and how a virtual environment sees it."""
     monkeypatch.setitem(sys.modules, "rados", None)

@@ -181,6 +181,10 @@ class Cluster:
             except CephFailed:
                 self.is_out = self._is_stuck = True
                 raise
+            except BaseException as error:
+                # A signal: the call goes on, and what it uses must not be closed under it.
+                self._is_stuck = self._is_stuck or not isinstance(error, Exception)
+                raise
 
     def close(self, what: str, work: Callable[[], None]) -> None:
         """Close a part of it; never fails, as there is nothing to be lost.
