@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -81,6 +82,15 @@ def tally(request: pytest.FixtureRequest) -> Tally:
             pytest.skip("no time was left")
     item.stash[_TALLY] = one = Tally(figures, ends)
     return one
+
+
+def pytest_configure() -> None:
+    """Commands can be interrupted, also where the tests run in the background of a shell.
+
+    That has SIGINT ignored, which processes pass on to their children.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -211,8 +211,8 @@ _HANGING = """
 import threading
 from backy.cli import edge
 def hang():
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         threading.Event().wait()
     finally:
         threading.Event().wait()
