@@ -89,6 +89,24 @@ def test_changes_are_backed_up_and_restored(repository: Site, image: RbdSite) ->
     assert second.stats.bytes_changed - second.stats.bytes_audited <= OBJECT + PAGE
 
 
+def test_an_image_that_was_rolled_back_is_backed_up_as_it_is(repository: Site, image: RbdSite) -> None:
+    """Somebody goes back to a snapshot of his that is older than ours: only that is read, and all."""
+    before = bytes(image.content)
+    with image.pool.image(image.name, read_only=False) as opened:
+        for name in ("first", "second"):
+            opened.create_snapshot(name)
+        image.write(OBJECT // 2, b"y" * 100)
+        image.write(3 * OBJECT, b"y" * OBJECT)
+        first = back_up(repository, image)
+        changed = bytes(image.content)
+        opened._raw.rollback_to_snap("second")
+    second = back_up(repository, image)
+    assert changed == repository.restored(first, job="rbd")
+    assert before == repository.restored(second, job="rbd")
+    assert second.reading is not None
+    assert first.uuid == second.reading.since
+
+
 def test_the_command_line_backs_up_an_image(repository: Site, image: RbdSite) -> None:
     """From the configuration to the revision, with commands around the snapshot."""
     out = repository.folder / "commands"

@@ -336,12 +336,13 @@ class Image:
 
     # ..Snapshots...............................................................................
 
-    def snapshots(self) -> list[Snap]:
-        """The snapshots that users made, not those of groups, mirrors or the trash."""
+    def snapshots(self, *, of_all: bool = False) -> list[Snap]:
+        """The snapshots that users made; with `of_all` also those of groups, mirrors and the trash."""
         users = self._rbd.RBD_SNAP_NAMESPACE_TYPE_USER
         what = f"listing snapshots of {self.spec}"
         found = self._cluster.call(what, lambda: list(self._raw.list_snaps()))
-        return [Snap(one["id"], one["name"], one["size"]) for one in found if one["namespace"] == users]
+        wanted = [one for one in found if of_all or one["namespace"] == users]
+        return [Snap(one["id"], one["name"], one["size"]) for one in wanted]
 
     def create_snapshot(self, name: str) -> None:
         """Make a snapshot; a client that has locked the image makes it for us."""

@@ -112,12 +112,13 @@ def _place(pool: Pool, image: Image) -> Place:
 class _Taken:
     """A snapshot that has been made, or found, of the image with an id; and in how many seconds.
 
-    `stays`: it is not removed at the end.
+    `older`: how many older ones there were. `stays`: it is not removed at the end.
     """
 
-    def __init__(self, image: str, snap: Snap, seconds: float) -> None:
+    def __init__(self, image: str, snap: Snap, older: int, seconds: float) -> None:
         self.image = image
         self.snap = snap
+        self.older = older
         self.seconds = seconds
         self.stays = False
 
@@ -127,6 +128,7 @@ def _taken(pool: Pool, name: str, snapshot: str) -> Iterator[_Taken]:
     """Make a snapshot, if it is not there; CephFailed, and then it may be there all the same."""
     with pool.image(name, read_only=False) as image:
         failpoint.reached(f"snapshot {image.spec}@{snapshot}")
+        before = image.snapshots(of_all=True)
         begin = time.monotonic()
         if find(image, [snapshot]) is None:
             image.create_snapshot(snapshot)
@@ -134,7 +136,10 @@ def _taken(pool: Pool, name: str, snapshot: str) -> Iterator[_Taken]:
         found = [one for one in image.snapshots() if one.name == snapshot]
         if not found:
             raise CephFailed(errno.ENOENT, f"snapshot {snapshot} was removed at once by somebody")
-        taken = _Taken(image.ident, found[0], seconds)
+        # Also those that came, or went, while it was made.
+        others = {one.ident for one in (*before, *image.snapshots(of_all=True))}
+        older = sum(ident < found[0].ident for ident in others)
+        taken = _Taken(image.ident, found[0], older, seconds)
     try:
         yield taken
     finally:
@@ -226,7 +231,8 @@ class RbdSnapshot(_View):
         self._settings = settings
         self._taken = taken
         self.seconds = taken.seconds
-        kept = Kept(path=image.spec, number=taken.snap.ident, size=taken.snap.size)
+        snap = taken.snap
+        kept = Kept(path=image.spec, number=snap.ident, older=taken.older, size=snap.size)
         self.identity = self.identity_of(
             settings.spec, View.SNAPSHOT, None if settings.full_always else kept
         )
