@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -249,6 +250,36 @@ def test_second_restore_of_an_image_is_refused(pool: Pool, monkeypatch: pytest.M
     first.close()
 
     assert b"n" * OBJECT == whole(pool)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_restore_that_waited_leaves_alone_what_was_finished_meanwhile(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, *, again: bool
+) -> None:
+    """The image has its name by then, and perhaps somebody has begun anew; nothing is written."""
+    first, second = target(pool), target(pool)
+    first.begin(OBJECT, "first")
+    write(first, b"a" * MIB, 0)
+
+    def finish(_: float) -> None:
+        if first._image is not None:
+            first.finish()
+            first.close()
+            if again:
+                pool.create("vm.partial", OBJECT)
+
+    monkeypatch.setattr(time, "sleep", finish)
+    with pytest.raises(TargetRefused) as caught:
+        second.begin(2 * OBJECT, "second")
+    second.close()
+    with pool.image("vm") as image:
+        named = image.size, image.metadata(KEY)
+    assert "another restore has finished or replaced it meanwhile, so nothing was written" in str(
+        caught.value
+    )
+    assert (OBJECT, None) == named
+    assert b"a" * MIB + bytes(OBJECT - MIB) == whole(pool)
+    assert again == ("vm.partial" in pool.names())
 
 
 def test_image_without_an_exclusive_lock_can_be_written(ceph: CephCluster, pool: Pool) -> None:
