@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from backy.domain.config import JobConfig, default_schedule
+from backy.domain.config import JobConfig, SourceConfig, default_schedule, render_job
 from backy.domain.extents import Extent, cut
 from backy.domain.revision import Distrust, Revision, Trust
 from backy.ground.directory import Directory
@@ -131,6 +131,35 @@ def test_snapshots_of_strangers_stay(repository: Site, image: RbdSite) -> None:
             opened.create_snapshot(name)
     newest = [back_up(repository, image) for _ in range(3)][-1]
     assert sorted([*strangers, kept(newest)]) == sorted(image.snapshots())
+
+
+def test_full_always_leaves_no_snapshot(repository: Site, image: RbdSite) -> None:
+    """Not even that of a revision of before it was set."""
+    first = back_up(repository, image)
+    assert [kept(first)] == image.snapshots()
+    back_up(repository, image, RbdSource(image.settings_of(**{"full-always": True})))
+    assert [] == image.snapshots()
+
+
+def test_a_job_that_backs_up_a_file_by_now_leaves_no_snapshot(
+    repository: Site, image: RbdSite, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What its source of another type has left goes, where Ceph's own configuration finds the cluster.
+
+    Until then it is told, since nobody else knows.
+    """
+    back_up(repository, image)
+    (tmp_path / "image").write_bytes(b"x")
+    config = JobConfig(SourceConfig("file", {"filename": str(tmp_path / "image")}), default_schedule())
+    (repository.base / "rbd" / "config").write_text(render_job(config))
+    monkeypatch.setenv("CEPH_CONF", "/none")
+    before = subprocess.run(command(repository), check=True, capture_output=True, text=True)
+    left = image.snapshots()
+    monkeypatch.setenv("CEPH_CONF", str(image.ceph.conf))
+    after = subprocess.run(command(repository), check=True, capture_output=True, text=True)
+    assert 1 == len(left)
+    assert "snapshots that this job has made elsewhere (rbd:" in before.stderr
+    assert ("", []) == (after.stderr, image.snapshots())
 
 
 def test_a_snapshot_with_clones_goes_as_soon_as_it_can(repository: Site, image: RbdSite) -> None:

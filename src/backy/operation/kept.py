@@ -3,16 +3,21 @@
     kept = KeptSnapshots(job, group, tell)
     kept.prepare(uuid)                     before the first snapshot is made
     kept.bases["root"]                     the revision to compare that disk with, or None
-    kept.tidy(uuid, ["root", "data"])      after the commit
+    kept.tidy(uuid)                        after the commit
 
-A disk's base is the newest good revision that has a snapshot of it. That stays until a revision with a
-newer one of the same disk is complete; all others are removed, also those of disks that the job has no
-more.
+Ours is exactly what stands in the job's list (`repository.snapshots`). Of that the newest revision's
+snapshots stay, as the bases of the next one, and all others are removed: of older revisions, of dead
+runs, of disks that the job has no more. So none is left on an image whose newest revision has none, be
+it that every backup reads everything now, or that the source is of another type.
 
-Limits: as far as the job's list can be read (`repository.snapshots`).
+A line stays as long as the snapshot may be there, or may yet be made by a host that finds a request for
+it which could not be withdrawn.
+
+Limits: as far as the list can be read. What the configuration does not reach any more is tried with the
+defaults of its type, and told.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from backy.domain.revision import Revision, SnapshotName, View
 from backy.ground.errors import RecordDamaged, StorageFailed
@@ -48,30 +53,40 @@ class KeptSnapshots:
         except RecordDamaged as error:
             self._tell(f"{error.message} Snapshots that it listed are left alone.")
         old = {one: place for one, place in known.items() if self.bases.get(one.disk) != one.revision}
-        if old:
-            self._group.call_off()
-        gone = self._group.prune(old)
+        gone = self._gone(old)
         new = self._group.names(uuid)
         if new or known:
             left = {one: place for one, place in known.items() if one not in gone}
             snapshots.note(self._job.directory, new, left)
 
-    def tidy(self, uuid: str, disks: Collection[str]) -> None:
-        """After the commit: of `disks`, remove all but the new ones; what fails the next run tries."""
+    def tidy(self, uuid: str) -> None:
+        """After the commit: remove all but the new ones; what fails the next run tries."""
         try:
             known = snapshots.listed(self._job.directory)
-            old = {
-                one: place for one, place in known.items() if one.disk in disks and one.revision != uuid
-            }
-            snapshots.strike(self._job.directory, self._group.prune(old))
+            old = {one: place for one, place in known.items() if one.revision != uuid}
+            snapshots.strike(self._job.directory, self._gone(old, tell=True))
         except (RecordDamaged, StorageFailed) as error:
             self._tell(error.message)
 
+    def _gone(self, old: Mapping[SnapshotName, str], *, tell: bool = False) -> Collection[SnapshotName]:
+        """Remove snapshots: those that are gone for good; `tell` of others that lie elsewhere by now."""
+        if not old:
+            return ()
+        is_called_off = self._group.call_off()
+        gone = self._group.prune(old)
+        places = {source.place for source in self._group.disks.values()}
+        left = [place for one, place in old.items() if one not in gone and place not in places]
+        if left and tell:
+            self._tell(
+                f"snapshots that this job has made elsewhere ({', '.join(sorted(set(left)))}) cannot be "
+                "removed now; the next backup tries again"
+            )
+        return gone if is_called_off else ()
 
-def _base(revisions: Collection[Revision], disk: str) -> str | None:
-    base = None
-    for one in revisions:
-        found = one.disk(disk)
-        if one.is_good and found is not None and found.source.kept is not None:
-            base = one.uuid
-    return base
+
+def _base(revisions: Sequence[Revision], disk: str) -> str | None:
+    newest = revisions[-1] if revisions else None
+    found = None if newest is None else newest.disk(disk)
+    if newest is None or not newest.is_good or found is None or found.source.kept is None:
+        return None
+    return newest.uuid

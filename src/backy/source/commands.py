@@ -46,8 +46,9 @@ class Commands(NamedTuple):
     post: str | None = None
     timeout: int = 60
 
-    def call_off(self) -> None:
+    def call_off(self) -> bool:
         """See `Quiesce.call_off`: commands end with their run, or make what the next one expects."""
+        return True
 
     @contextmanager
     def around(self, job: str, revision: str, disks: Mapping[str, Source]) -> Iterator["Bracket"]:

@@ -24,7 +24,7 @@ a host that is later still leaves its snapshot for good.
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 from uuid import uuid4
 
@@ -113,10 +113,14 @@ class Handshake(NamedTuple):
     disks: Mapping[str, Awaited]
     means: Means
 
-    def call_off(self) -> None:
+    def call_off(self) -> bool:
         """See `Quiesce.call_off`: a host makes a snapshot whenever it finds a request for one."""
-        with suppress(ConsulFailed):
-            _Run(self, "").clean(self.means.connect(self.settings))
+        run = _Run(self, "")
+        try:
+            run.clean(self.means.connect(self.settings))
+        except ConsulFailed:
+            return False
+        return not run.warnings
 
     @contextmanager
     def around(self, job: str, revision: str, disks: Mapping[str, object]) -> Iterator[Bracket]:
