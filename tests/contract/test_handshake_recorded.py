@@ -36,7 +36,7 @@ class Disk:
         """See `Awaited.has_snapshot`."""
         return self.answers
 
-    def settle(self, name: str) -> None:
+    def settle(self, name: str, *, is_there: bool = False) -> None:
         """See `Awaited.settle`."""
 
 

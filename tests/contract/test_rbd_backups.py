@@ -189,6 +189,19 @@ def test_a_host_that_comes_late_leaves_nothing(repository: Site, image: RbdSite)
     assert [] == image.snapshots()
 
 
+def test_a_snapshot_of_the_host_that_is_gone_is_not_made_anew(image: RbdSite) -> None:
+    """One of ours would pass for the host's, as if the guest had been frozen."""
+    image.source.settle(f"backy-{revision(1)}", is_there=True)
+    with (
+        pytest.raises(SourceRefused, match="that the VM's host has made is gone"),
+        image.source.snapshot(revision(1)),
+    ):
+        pass
+    assert [] == image.snapshots()
+    with image.source.snapshot(revision(2)):
+        assert [f"backy-{revision(2)}"] == image.snapshots()
+
+
 @pytest.mark.torture(weight=0.5)
 @pytest.mark.proof("T16")
 def test_encrypted_images_are_bytes(repository: Site, image: RbdSite, tally: Tally) -> None:

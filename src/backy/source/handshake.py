@@ -52,8 +52,8 @@ class Awaited(Protocol):
         """Whether a snapshot of that name is there now; SourceError."""
         ...
 
-    def settle(self, name: str) -> None:
-        """What the next `snapshot` is called: one that is there is taken, otherwise it is made."""
+    def settle(self, name: str, *, is_there: bool = False) -> None:
+        """What the next `snapshot` is called. It is made, or taken if it is there, as it has to be."""
         ...
 
 
@@ -129,7 +129,7 @@ class Handshake(NamedTuple):
         run = _Run(self, by_host)
         frozen = run.ask()
         for disk in self.disks.values():
-            disk.settle(by_host if frozen else fallback)
+            disk.settle(by_host if frozen else fallback, is_there=frozen)
         bracket = Bracket(Freeze.GUEST_FROZEN if frozen else Freeze.CRASH_CONSISTENT, run.warnings)
         try:
             yield bracket

@@ -42,6 +42,7 @@ class RbdSource:
         self._settings = settings
         self._access = Access(settings.conf, settings.user, settings.cluster)
         self._name: str | None = None
+        self._is_there = False
 
     @property
     def image(self) -> str:
@@ -71,12 +72,12 @@ class RbdSource:
     @contextmanager
     def snapshot(self, revision: str) -> Iterator[Snapshot]:
         """See `Source.snapshot`."""
-        name = self._name or names(revision)[0]
-        self._name = None
+        name, is_there = self._name or names(revision)[0], self._is_there
+        self._name, self._is_there = None, False
         with ExitStack() as stack:
             with self._refusing():
                 pool = stack.enter_context(self._opened())
-                taken = stack.enter_context(_taken(pool, self._settings.image, name))
+                taken = stack.enter_context(_taken(pool, self._settings.image, name, is_there=is_there))
                 opening = pool.image_of(taken.image, name, name=self._settings.image)
                 snapshot = RbdSnapshot(pool, stack.enter_context(opening), self._settings, taken)
             yield snapshot
@@ -86,9 +87,9 @@ class RbdSource:
         with self._refusing(), self._opened() as pool, pool.image(self._settings.image) as image:
             return find(image, [name]) is not None
 
-    def settle(self, name: str) -> None:
-        """What the next `snapshot` is called; one that is there by then is taken."""
-        self._name = name
+    def settle(self, name: str, *, is_there: bool = False) -> None:
+        """What the next `snapshot` is called; one that is there is taken, `is_there` or else none."""
+        self._name, self._is_there = name, is_there
 
     @contextmanager
     def _opened(self) -> Iterator[Pool]:
@@ -124,13 +125,19 @@ class _Taken:
 
 
 @contextmanager
-def _taken(pool: Pool, name: str, snapshot: str) -> Iterator[_Taken]:
-    """Make a snapshot, if it is not there; CephFailed, and then it may be there all the same."""
+def _taken(pool: Pool, name: str, snapshot: str, *, is_there: bool) -> Iterator[_Taken]:
+    """Make a snapshot, if it is not there; CephFailed, and then it may be there all the same.
+
+    `is_there`: it was made by somebody else, and one that we make would not be the same.
+    """
     with pool.image(name, read_only=False) as image:
         failpoint.reached(f"snapshot {image.spec}@{snapshot}")
         before = image.snapshots(of_all=True)
         begin = time.monotonic()
         if find(image, [snapshot]) is None:
+            if is_there:
+                why = f"snapshot {snapshot} that the VM's host has made is gone"
+                raise CephFailed(errno.ENOENT, why)
             image.create_snapshot(snapshot)
         seconds = time.monotonic() - begin
         found = [one for one in image.snapshots() if one.name == snapshot]
