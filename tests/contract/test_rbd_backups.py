@@ -302,6 +302,23 @@ def test_a_removed_image_is_refused_and_a_new_one_is_read_as_a_whole(
     assert [kept(newest)] == image.snapshots()
 
 
+def test_an_image_that_is_replaced_after_its_place_was_noted_is_refused(
+    ceph: CephCluster, image: RbdSite
+) -> None:
+    """Another image under the name gets no snapshot, which would be in no list, and is not read."""
+    assert image.source.place
+    image.rbd("mv", image.pool.spec(image.name), image.pool.spec(ceph.new_image()))
+    image.pool.create(image.name, OBJECT)
+    with pytest.raises(SourceRefused, match="is another image than a moment ago"):
+        image.source.has_snapshot("backy-any")
+    with (
+        pytest.raises(SourceRefused, match="is another image than a moment ago"),
+        image.source.snapshot(revision(1)),
+    ):
+        pass
+    assert [] == image.snapshots()
+
+
 def test_a_snapshot_that_is_removed_during_the_run_makes_no_revision(
     repository: Site, image: RbdSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -307,6 +307,7 @@ def test_another_image_of_the_name_is_not_believed(ceph: CephCluster) -> None:
     site.prune(1)
     site.rbd("rm", site.pool.spec(site.name))
     site.pool.create(site.name, len(site.content))
+    site.source = RbdSource(site.settings)
     changes = site.changes(2, base)
     other = RbdSite(ceph, pool=ceph.new_pool())
     elsewhere = other.changes(2, base)

@@ -282,6 +282,18 @@ def test_restore_that_waited_leaves_alone_what_was_finished_meanwhile(
     assert again == ("vm.partial" in pool.names())
 
 
+def test_image_that_came_to_the_partial_ones_name_is_not_renamed(pool: Pool) -> None:
+    """Somebody has given ours another name, and its name to one of his."""
+    one = target(pool)
+    one.begin(OBJECT)
+    pool.rename("vm.partial", "mine")
+    pool.create("vm.partial", MIB)
+    with pytest.raises(TargetFailed, match="is another image by now"):
+        one.finish()
+    one.close()
+    assert ["mine", "vm.partial"] == sorted(pool.names())
+
+
 def test_image_without_an_exclusive_lock_can_be_written(ceph: CephCluster, pool: Pool) -> None:
     """Old images, and those that several clients share."""
     make(pool, b"o" * OBJECT)

@@ -18,7 +18,7 @@ needs `profile rbd` on the pool (and on the pools of parents, at least `profile 
 import errno
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import cached_property
 
 from backy.domain.extents import Extent
@@ -51,7 +51,7 @@ class RbdSource:
 
     @cached_property
     def place(self) -> str:
-        """See `Source.place`: asked of the cluster, once."""
+        """See `Source.place`: asked of the cluster, once; the name has to mean that image ever after."""
         with self._refusing(), self._opened() as pool, pool.image(self._settings.image) as image:
             return str(_place(pool, image))
 
@@ -77,19 +77,29 @@ class RbdSource:
         with ExitStack() as stack:
             with self._refusing():
                 pool = stack.enter_context(self._opened())
-                taken = stack.enter_context(_taken(pool, self._settings.image, name, is_there=is_there))
+                image = self._image(pool, read_only=False)
+                taken = stack.enter_context(_taken(pool, image, name, is_there=is_there))
                 opening = pool.image_of(taken.image, name, name=self._settings.image)
                 snapshot = RbdSnapshot(pool, stack.enter_context(opening), self._settings, taken)
             yield snapshot
 
     def has_snapshot(self, name: str) -> bool:
         """Whether the image has a snapshot of that name now, which somebody else was asked to make."""
-        with self._refusing(), self._opened() as pool, pool.image(self._settings.image) as image:
+        with self._refusing(), self._opened() as pool, self._image(pool) as image:
             return find(image, [name]) is not None
 
     def settle(self, name: str, *, is_there: bool = False) -> None:
         """What the next `snapshot` is called; one that is there is taken, `is_there` or else none."""
         self._name, self._is_there = name, is_there
+
+    @contextmanager
+    def _image(self, pool: Pool, *, read_only: bool = True) -> Iterator[Image]:
+        """The image; CephFailed where its name has come to another one since its place was told."""
+        place = self.place
+        with pool.image(self._settings.image, read_only=read_only) as image:
+            if str(_place(pool, image)) != place:
+                raise CephFailed(errno.ENOENT, f"{image.spec} is another image than a moment ago")
+            yield image
 
     @contextmanager
     def _opened(self) -> Iterator[Pool]:
@@ -125,12 +135,14 @@ class _Taken:
 
 
 @contextmanager
-def _taken(pool: Pool, name: str, snapshot: str, *, is_there: bool) -> Iterator[_Taken]:
+def _taken(
+    pool: Pool, opening: AbstractContextManager[Image], snapshot: str, *, is_there: bool
+) -> Iterator[_Taken]:
     """Make a snapshot, if it is not there; CephFailed, and then it may be there all the same.
 
     `is_there`: it was made by somebody else, and one that we make would not be the same.
     """
-    with pool.image(name, read_only=False) as image:
+    with opening as image:
         failpoint.reached(f"snapshot {image.spec}@{snapshot}")
         before = image.snapshots(of_all=True)
         begin = time.monotonic()

@@ -263,6 +263,9 @@ class RbdTarget:
         with self._failing(self._size):
             assert self._pool is not None
             self._save(image)
+            with self._pool.image(self._partial) as named:
+                if named.ident != image.ident:
+                    raise TargetFailed(self.path, self._size, f"{named.spec} is another image by now")
             failpoint.reached(f"rename {self._partial}")
             # Before the lock goes: whoever waits for it finds that this is partial no more.
             self._pool.rename(self._partial, name)
