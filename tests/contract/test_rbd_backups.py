@@ -250,6 +250,30 @@ def test_two_repositories_back_up_one_image(tmp_path: Path, image: RbdSite, ceph
         assert one.reading.runs == 2
 
 
+# A small process begins it, since a process counts what the one that began it held then.
+_PEAK = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10)
+"""
+
+
+def test_a_full_backup_stays_well_below_200_mib(tmp_path: Path, ceph: CephCluster, tally: Tally) -> None:
+    """However much of the image is data, and with chunks of 4 MiB in all threads."""
+    site, image = Site(tmp_path, chunk_size=OBJECT), RbdSite(ceph, size=64 * OBJECT)
+    noise = random.Random(1).randbytes(OBJECT - 8)
+    for number in range(64):
+        image.write(number * OBJECT, noise + number.to_bytes(8))
+    add_job(site, image)
+    image.close()
+    words = [sys.executable, "-c", _PEAK, *command(site)]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    peak = int(done.stdout.split()[-1])
+    tally.tell(1, f"rbd: the peak of a full backup is {peak} MiB")
+    assert peak < 170
+    assert 64 == site.history(job="rbd").revisions[-1].stats.chunks_new
+
+
 # ..What is refused.............................................................................
 
 
