@@ -252,6 +252,25 @@ def test_every_changed_byte_lies_in_an_extent(
     assert changed > rounds
 
 
+def test_a_clone_that_loses_its_parent_keeps_its_bytes(ceph: CephCluster) -> None:
+    """Flattened between two backups, with changes before and after, and a snapshot of a stranger."""
+    site = clone(ceph)
+    with site.pool.image(site.name, read_only=False) as image:
+        client = Client(site, image, seed=8)
+        base, old = site.kept(0), bytes(site.content)
+        for number in range(1, 5):
+            client.was_resized = False
+            client.change()
+            if number == 2:
+                client._snapshot()
+                image._raw.flatten()
+            client._blocks()
+            image.flush()
+            _, base = one_round(site, base, number, old, was_resized=client.was_resized)
+            old = bytes(site.content)
+    site.close()
+
+
 @pytest.mark.torture(weight=2)
 @pytest.mark.parametrize("make", [plain, clone, small_objects, other_data_pool, in_namespace])
 def test_every_changed_byte_of_many_images_lies_in_an_extent(
