@@ -115,7 +115,7 @@ def test_a_guest_cannot_tell_where_it_is_read_last() -> None:
     ids=["some", "many"],
 )
 def test_a_lie_ends_within_thirty_backups(
-    tmp_path: Path,
+    memory: Path,
     monkeypatch: pytest.MonkeyPatch,
     tally: Tally,
     seeds: range,
@@ -126,7 +126,7 @@ def test_a_lie_ends_within_thirty_backups(
     monkeypatch.setattr(backups, "uuid4", lambda: UUID(int=ids.getrandbits(128), version=4))
     runs = []
     for seed in tally.seeds(seeds):
-        folder = tmp_path / str(seed)
+        folder = memory / str(seed)
         folder.mkdir()
         site = Site(folder, chunk_size=C)
         runs.append(lie_until_found(site, random.Random(seed)))
