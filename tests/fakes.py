@@ -253,9 +253,15 @@ class FakeStore:
 
 
 @contextmanager
-def loop_device(backing: Path, *, sector: int = 512, read_only: bool = False) -> Iterator[str]:
-    """A block device whose bytes are those of a file; detached again whatever happens."""
-    command = ["losetup", "--find", "--show", "--sector-size", str(sector), str(backing)]
+def loop_device(
+    backing: Path, *, sector: int = 512, read_only: bool = False, direct: bool = False
+) -> Iterator[str]:
+    """A block device whose bytes are those of a file; detached again whatever happens.
+
+    `direct`: not by way of the page cache of that file.
+    """
+    command = ["losetup", "--find", "--show", "--sector-size", str(sector)]
+    command += ["--direct-io=on", str(backing)] if direct else [str(backing)]
     try:
         done = _until_attached(command)
     except FileNotFoundError:

@@ -142,7 +142,7 @@ def test_a_host_that_comes_late_leaves_nothing(repository: Site, image: RbdSite)
     assert [] == image.snapshots()
 
 
-@pytest.mark.torture(weight=0.5)
+@pytest.mark.torture(weight=0.5, whole=True)
 @pytest.mark.proof("T16")
 def test_encrypted_images_are_bytes(repository: Site, image: RbdSite, tally: Tally) -> None:
     """What the header of an encrypted image says is backed up as it stands there; with changes."""
