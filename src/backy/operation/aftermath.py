@@ -71,13 +71,14 @@ class Aftermath:
                 # Ours, and what a verify that was killed has left.
                 settle(self._repository, self._clock, "backup", findings.missing)
             if bad or findings.cases:
+                refresh(self._repository, self._job, bad, failed=True)
                 self._distrust()
             if has_healed:
                 damage.refresh_all(self._repository, lambda one: one.damaged > 0)
             healed = note_healed(self._repository, self._clock, "backup")
             if healed:
                 self._tell(f"damaged chunks have healed, their content is in the store again ({healed})")
-            self._refresh_own_job(bad)
+            self._refresh_own_job()
         except (StorageFailed, HistoryBusy) as error:
             # The new revision is whole, and whoever verifies next completes this.
             self._tell(error.message)
@@ -102,8 +103,8 @@ class Aftermath:
         if found:
             self._tell(f"revisions ({len(found)}) are distrusted until 'backy verify' has proven them")
 
-    def _refresh_own_job(self, bad: Sequence[str]) -> None:
-        """What healed without a case, and what `bad` names."""
+    def _refresh_own_job(self) -> None:
+        """What healed without a case."""
         found = histories.load(self._job.directory).revisions
-        wanted = [one.uuid for one in found if one.damaged or one.uuid in bad]
-        refresh(self._repository, self._job, wanted)
+        wanted = [one.uuid for one in found if one.damaged]
+        refresh(self._repository, self._job, wanted, failed=False)

@@ -114,21 +114,24 @@ def believed_parent(
         if not parent.bad:
             yield parent
             return
+    refresh(repository, job, parent.bad, failed=True)
     found = trust.distrust_store(repository.chunks, job.directory)
     tell(
         f"a chunk map is damaged, so revisions ({len(found)}) are distrusted until 'backy verify' has "
         "proven them"
     )
-    refresh(repository, job, parent.bad)
     with _pinned_parent(job, disk, chunk_size, preferred) as parent:
         yield parent
 
 
-def refresh(repository: Repository, job: Job, uuids: Iterable[str]) -> None:
-    """Have records say what is lost now; passes over those that are gone or held by others."""
+def refresh(repository: Repository, job: Job, uuids: Iterable[str], *, failed: bool) -> None:
+    """Have records say what is lost now; passes over those that are gone or held by others.
+
+    `failed`: as of `damage.refresh`.
+    """
     for uuid in uuids:
         with suppress(RevisionGone, HistoryBusy):
-            damage.refresh(repository.chunks, job.directory, uuid)
+            damage.refresh(repository.chunks, job.directory, uuid, failed=failed)
 
 
 @contextmanager

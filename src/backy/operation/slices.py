@@ -26,7 +26,7 @@ from backy.ground.clock import Clock
 from backy.ground.errors import ChunkMissing, DamageError, HistoryBusy, StorageFailed
 from backy.operation import parallel
 from backy.operation.progress import Progress
-from backy.operation.trust import files_of, missing_of, note_healed, settle
+from backy.operation.trust import files_of, missing_of, note_healed, refresh_hurt, settle
 from backy.operation.verify import said_of
 from backy.repository import damage, layout, quarantine, trust
 from backy.repository.chunks import ChunkReader
@@ -86,6 +86,7 @@ class _Walk:
         self._from = self._cycle.cursor
         self._bad: list[BadChunk] = []
         self._suspects: dict[Entry, None] = {}
+        self._unproven: list[Entry] = []
         self._failed: str | None = None
 
     def run(self, progress: Progress) -> Slice:
@@ -141,6 +142,7 @@ class _Walk:
     def _take(self, bad: dict[Entry, DamageError]) -> None:
         """Move aside what is bad."""
         size = self._repository.format.chunk_size
+        self._unproven += bad
         for entry, error in bad.items():
             moved: list[str] = []
             for file in files_of(entry):
@@ -152,10 +154,15 @@ class _Walk:
 
     def _settle(self) -> int:
         """Say whom it hurts, also of what a killed run left: how many revisions are damaged by it."""
+        damaged = 0
         with self._trying():
             missing = missing_of(self._repository, self._suspects)
-            return settle(self._repository, self._clock, "verify", missing).damaged
-        return 0
+            damaged = settle(self._repository, self._clock, "verify", missing).damaged
+        with self._trying():
+            # What is there still cannot be read, or was read wrong once; what needs it is not proven.
+            left = set(self._unproven) - set(missing_of(self._repository, self._unproven))
+            refresh_hurt(self._repository, [one.hurt for one in damage.needing(self._repository, left)])
+        return damaged
 
     def _compare(self) -> int:
         """What lacks a chunk without a case, and what healed: how many revisions are damaged now."""

@@ -102,8 +102,9 @@ def _mark(repository: Repository, selection: Sequence[Selected], result: Result,
             with suppress(*_NOT_THERE):
                 now = seen
                 if is_bad or seen.damaged:
-                    now = damage.refresh(repository.chunks, job.directory, seen.uuid)
-                if quick or is_bad or now.damaged or _trust(now) != _trust(seen):
+                    now = damage.refresh(repository.chunks, job.directory, seen.uuid, failed=is_bad)
+                is_proven = (job.name, seen.uuid) in result.proven
+                if quick or not is_proven or now.damaged or _trust(now) != _trust(seen):
                     continue
                 after = trust.verified(job.directory, now)
                 count += _trust(after) != _trust(seen)
@@ -141,7 +142,7 @@ def settle(
     moved = {case.chunk for case in bad if case.chunk is not None}
     for found in damage.needing(repository, moved | set(missing)):
         hurt.setdefault(found.chunk, []).append(found.hurt)
-    damaged = _refresh(repository, [one for listed in hurt.values() for one in listed])
+    damaged = refresh_hurt(repository, [one for listed in hurt.values() for one in listed])
     for case, why in bad.items():
         assert case.chunk is not None
         report = Report(
@@ -156,8 +157,8 @@ def settle(
     return Settled(len(bad), damaged)
 
 
-def _refresh(repository: Repository, hurt: Iterable[Hurt]) -> int:
-    """Mark the revisions: how many of them are damaged."""
+def refresh_hurt(repository: Repository, hurt: Iterable[Hurt]) -> int:
+    """Mark the revisions, of which something failed: how many of them are damaged."""
     uuids: dict[str, dict[str, None]] = {}
     for one in hurt:
         uuids.setdefault(one.job, {})[one.revision] = None
@@ -166,7 +167,8 @@ def _refresh(repository: Repository, hurt: Iterable[Hurt]) -> int:
         with suppress(JobMissing), repository.job(name) as job:
             for uuid in listed:
                 with suppress(*_NOT_THERE):
-                    count += damage.refresh(repository.chunks, job.directory, uuid).damaged > 0
+                    now = damage.refresh(repository.chunks, job.directory, uuid, failed=True)
+                    count += now.damaged > 0
     return count
 
 
@@ -219,4 +221,4 @@ def still_needed(repository: Repository, case: Case) -> int:
     entry = case.chunk if name is None else layout.parse_chunk_name(name)
     if entry is None or quarantine.content_is_stored(repository.chunks, entry):
         return 0
-    return _refresh(repository, [one.hurt for one in damage.needing(repository, {entry})])
+    return refresh_hurt(repository, [one.hurt for one in damage.needing(repository, {entry})])

@@ -75,12 +75,17 @@ def lost_of(chunks: Directory, job: Directory, revision: Revision) -> Iterator[L
                 yield Lost(wanted.disk, 0, wanted.image_size, None)
 
 
-def refresh(chunks: Directory, job: Directory, uuid: str) -> Revision:
-    """Have a record say how much of its revision is lost now; RevisionGone and what an edit raises."""
+def refresh(chunks: Directory, job: Directory, uuid: str, *, failed: bool = False) -> Revision:
+    """Have a record say how much of its revision is lost now; RevisionGone and what an edit raises.
+
+    `failed`: something of it proved to be bad or could not be read just now, so it is verified no more,
+    whatever is there.
+    """
 
     def change(revision: Revision) -> Revision:
         lost = sum(one.length for one in lost_of(chunks, job, revision))
-        return revision.with_damage(min(lost, revision.image_size))
+        after = revision.with_damage(min(lost, revision.image_size))
+        return after.without_proof() if failed else after
 
     return mark(job, uuid, change)
 

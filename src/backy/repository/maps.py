@@ -8,8 +8,9 @@ file and works on a full or read-only disk.
     with open_pinned(job, revision, revision.maps[0]) as map:
         for index, entry in map.used(): …
 
-Limits: every page is proven by its digest when it is read (MapDamaged); a reader may be shared by
-threads, a writer takes indices in ascending order (`expect`) and entries in any (`set`).
+Limits: every page is proven by its digest when it is read (MapDamaged; MapUnreadable is one, too); a
+reader may be shared by threads, a writer takes indices in ascending order (`expect`) and entries in any
+(`set`).
 """
 
 import errno
@@ -26,12 +27,14 @@ from backy.domain.chunkmap import Entry, Header, Layout, Page
 from backy.domain.revision import MapDigest
 from backy.ground import durable, locks
 from backy.ground.directory import Directory
-from backy.ground.errors import MapDamaged, RevisionGone
+from backy.ground.errors import MapDamaged, MapUnreadable, RevisionGone
 from backy.repository import layout
 
 # Of a new map: what its table takes in memory, some 50 MiB, and a terabyte of deltas. Beyond, new chunks
 # are stored in full, which gives the places of bases free again.
 MAX_BASES = 250_000
+
+_NOT_A_FILE = (errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EISDIR, errno.ENOTDIR)
 
 
 class MapReader:
@@ -108,8 +111,7 @@ def open_pinned(job: Directory, uuid: str, wanted: MapDigest) -> MapReader:
         fd = job.open_file(name)
     except OSError as error:
         _refuse_forgotten(job, uuid)
-        why = "it is missing" if error.errno == errno.ENOENT else os.strerror(error.errno or 0)
-        raise MapDamaged(path, why) from error
+        raise _not_opened(path, error) from error
     try:
         # Only a collector holds one alone, and only a map without a record.
         if not locks.try_shared(fd) or not locks.still_named(fd):
@@ -132,7 +134,7 @@ def open_found(job: Directory, name: str) -> MapReader:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise MapDamaged(path, os.strerror(error.errno or 0)) from error
+        raise _not_opened(path, error) from error
     try:
         content = _read(fd, path, 0, chunkmap.HEADER.size)
         parsed = layout.parse_map_name(name)
@@ -141,6 +143,14 @@ def open_found(job: Directory, name: str) -> MapReader:
     except BaseException:
         os.close(fd)
         raise
+
+
+def _not_opened(path: str, error: OSError) -> MapDamaged:
+    """What it means that a map could not be opened: it is not there, is no file, or nobody knows."""
+    if error.errno == errno.ENOENT:
+        return MapDamaged(path, "it is missing")
+    why = os.strerror(error.errno or 0)
+    return MapDamaged(path, why) if error.errno in _NOT_A_FILE else MapUnreadable(path, why)
 
 
 def _refuse_forgotten(job: Directory, uuid: str) -> None:
@@ -182,7 +192,7 @@ def _read(fd: int, path: str, offset: int, length: int) -> bytes:
     try:
         content = os.pread(fd, length, offset)
     except OSError as error:
-        raise MapDamaged(path, f"reading it failed: {os.strerror(error.errno or 0)}") from error
+        raise MapUnreadable(path, os.strerror(error.errno or 0)) from error
     if len(content) != length:
         raise MapDamaged(path, "it ends early")
     return content
