@@ -248,7 +248,7 @@ class Worker:
                 run.counts.add(hit=1)
                 return _Made(full)
         if run.hits is not None:
-            run.hits.note(ident)
+            run.hits.note(full)
         run.counts.add(new=length)
         run.has_healed = run.has_healed or ident in run.lost
         return _Made(full, proven_frame(ident, self._buffer, length, self._encoder))
