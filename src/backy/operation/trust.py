@@ -19,7 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from backy.domain.chunkmap import Entry
-from backy.domain.revision import Revision
+from backy.domain.revision import Revision, Trust
 from backy.ground.clock import Clock
 from backy.ground.errors import (
     FormatUnknown,
@@ -98,16 +98,19 @@ def _mark(repository: Repository, selection: Sequence[Selected], result: Result,
     count = 0
     for job, _, revisions in selection:
         for seen in revisions:
-            is_bad = (job.name, seen.uuid) in bad
+            owner = (job.name, seen.uuid)
             with suppress(*_NOT_THERE):
                 now = seen
-                if is_bad or seen.damaged:
-                    now = damage.refresh(repository.chunks, job.directory, seen.uuid, failed=is_bad)
-                is_proven = (job.name, seen.uuid) in result.proven
-                if quick or not is_proven or now.damaged or _trust(now) != _trust(seen):
+                if owner in bad or seen.damaged:
+                    now = damage.refresh(
+                        repository.chunks, job.directory, seen.uuid, failed=owner in bad
+                    )
+                # Of a damaged one, all that is not lost.
+                is_proven = owner in result.proven or (now.damaged and owner not in result.unread)
+                if quick or not is_proven or _trust(now) != _trust(seen):
                     continue
                 after = trust.verified(job.directory, now)
-                count += _trust(after) != _trust(seen)
+                count += after.trust is Trust.VERIFIED is not seen.trust
     return count
 
 
@@ -157,8 +160,8 @@ def settle(
     return Settled(len(bad), damaged)
 
 
-def refresh_hurt(repository: Repository, hurt: Iterable[Hurt]) -> int:
-    """Mark the revisions, of which something failed: how many of them are damaged."""
+def refresh_hurt(repository: Repository, hurt: Iterable[Hurt], *, failed: bool = False) -> int:
+    """Mark the revisions: how many of them are damaged; `failed` as of `damage.refresh`."""
     uuids: dict[str, dict[str, None]] = {}
     for one in hurt:
         uuids.setdefault(one.job, {})[one.revision] = None
@@ -167,7 +170,7 @@ def refresh_hurt(repository: Repository, hurt: Iterable[Hurt]) -> int:
         with suppress(JobMissing), repository.job(name) as job:
             for uuid in listed:
                 with suppress(*_NOT_THERE):
-                    now = damage.refresh(repository.chunks, job.directory, uuid, failed=True)
+                    now = damage.refresh(repository.chunks, job.directory, uuid, failed=failed)
                     count += now.damaged > 0
     return count
 

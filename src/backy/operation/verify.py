@@ -63,13 +63,18 @@ class Finding(NamedTuple):
     why: str
 
 
-def said_of(entry: Entry, error: DamageError) -> str:
-    """What is wrong with a chunk, in words: of a delta, also if it is the base that is to blame."""
-    of_base = (
+def blames_base(entry: Entry, error: DamageError) -> bool:
+    """Whether what is wrong with a chunk is the base that it stands on."""
+    return (
         entry.base is not None
         and isinstance(error, (ChunkMissing, ChunkDamaged, ChunkUnreadable))
         and error.chunk == entry.base.hex()
     )
+
+
+def said_of(entry: Entry, error: DamageError) -> str:
+    """What is wrong with a chunk, in words: of a delta, also if it is the base that is to blame."""
+    of_base = blames_base(entry, error)
     return f"its delta stands on a bad base: {error.message}" if of_base else error.message
 
 

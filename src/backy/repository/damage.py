@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from backy.domain.chunkmap import PAGE_ENTRIES, Entry
-from backy.domain.revision import Revision
+from backy.domain.revision import MapDigest, Revision
 from backy.ground import locks
 from backy.ground.directory import Directory
 from backy.ground.errors import (
@@ -28,6 +28,7 @@ from backy.ground.errors import (
     HistoryBusy,
     JobMissing,
     MapDamaged,
+    MapUnreadable,
     RecordDamaged,
     RevisionGone,
     StorageFailed,
@@ -73,6 +74,19 @@ def lost_of(chunks: Directory, job: Directory, revision: Revision) -> Iterator[L
         except MapDamaged:
             if wanted.image_size:
                 yield Lost(wanted.disk, 0, wanted.image_size, None)
+
+
+def is_readable(job: Directory, revision: Revision, wanted: MapDigest) -> bool:
+    """Whether the system can read a map, be it damaged or not; RevisionGone."""
+    try:
+        with open_pinned(job, revision.uuid, wanted) as reader:
+            for number in range(reader.layout.pages):
+                reader.page(number)
+    except MapUnreadable:
+        return False
+    except MapDamaged:
+        return True
+    return True
 
 
 def refresh(chunks: Directory, job: Directory, uuid: str, *, failed: bool = False) -> Revision:
