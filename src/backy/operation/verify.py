@@ -2,9 +2,9 @@
 
     findings = verify(repository, [(job, revisions)], progress, quick=False)
 
-Every chunk is read past the page cache, decoded (a delta with its base) and hashed, shared ones
-once; `quick` proves only the frames' checksums. Structure is proven too: each record, each map and
-each of its pages, and that no map lacks its record.
+Every chunk and every map is read past the page cache. Chunks are decoded (a delta with its base) and
+hashed, shared ones once; `quick` proves only the frames' checksums. Structure is proven too: each
+record, each map and each of its pages, and that no map lacks its record.
 
 What is found is a result, not an error. A revision that is forgotten meanwhile is no finding.
 
@@ -157,7 +157,7 @@ class _Map:
         return self.job.name, self.revision
 
     def open(self) -> MapReader:
-        return open_pinned(self.job.directory, self.revision, self.wanted)
+        return open_pinned(self.job.directory, self.revision, self.wanted, fresh=True)
 
     def finding(
         self, kind: Kind, chunk: str | None, ranges: Sequence[tuple[int, int]], why: str

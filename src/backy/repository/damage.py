@@ -9,6 +9,8 @@ the bad file when purge looked (tests/model/collection_quarantine.py).
     for found in needing(repository, {entry}): …      who needs these chunks, in all jobs
     refresh(chunks, job, uuid)                        make a record say what is lost now
 
+Maps are read past the page cache, which still has the good bytes after a failed write.
+
 Limits: presence only; whether a file holds what it should is for verify to find out. A record is
 edited under `.history`, and what is lost is computed there, so that no older answer overwrites a
 newer one.
@@ -65,7 +67,7 @@ def lost_of(chunks: Directory, job: Directory, revision: Revision) -> Iterator[L
     there = _Presence(chunks)
     for wanted in revision.maps:
         try:
-            with open_pinned(job, revision.uuid, wanted) as reader:
+            with open_pinned(job, revision.uuid, wanted, fresh=True) as reader:
                 for index, entry in reader.used():
                     if not there.has(entry):
                         offset = index * reader.layout.chunk_size
@@ -79,7 +81,7 @@ def lost_of(chunks: Directory, job: Directory, revision: Revision) -> Iterator[L
 def is_readable(job: Directory, revision: Revision, wanted: MapDigest) -> bool:
     """Whether the system can read a map, be it damaged or not; RevisionGone."""
     try:
-        with open_pinned(job, revision.uuid, wanted) as reader:
+        with open_pinned(job, revision.uuid, wanted, fresh=True) as reader:
             for number in range(reader.layout.pages):
                 reader.page(number)
     except MapUnreadable:
