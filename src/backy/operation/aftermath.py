@@ -5,8 +5,8 @@ aside. So one of the two sees the other.
 
     aftermath(repository, job, revision, clock, tell).look(snapshots, user, codec, findings, bad)
 
-Limits: the new revision is whole by then, unless RevisionDamaged says otherwise; what cannot be written
-down is completed by whoever verifies next.
+Limits: the new revision is whole by then, unless RevisionDamaged says otherwise, at the very end; what
+cannot be written down is completed by whoever verifies next.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +15,7 @@ from backy.domain.chunk import Codec
 from backy.domain.revision import Revision
 from backy.ground.clock import Clock
 from backy.ground.errors import HistoryBusy, RevisionDamaged, RevisionGone, StorageFailed
+from backy.ground.tries import Tries
 from backy.operation.heal import heal
 from backy.operation.hits import Findings
 from backy.operation.parent import refresh
@@ -58,12 +59,15 @@ class Aftermath:
         `bad` are revisions of the job whose map or chunks proved to be damaged; `has_healed`: the run
         has stored what some revision, perhaps of another job, was known to lack.
         """
-        if (
-            findings.cases
-            or trust.is_distrusted(self._repository.chunks)
-            or lacks_a_chunk(self._repository)
-        ):
-            self._heal(snapshots, user, codec)
+        # What cannot be healed here hurts others, too, and they have to be told of before this ends.
+        own = Tries(RevisionDamaged, StorageFailed, HistoryBusy)
+        with own.one():
+            if (
+                findings.cases
+                or trust.is_distrusted(self._repository.chunks)
+                or lacks_a_chunk(self._repository)
+            ):
+                self._heal(snapshots, user, codec)
         try:
             if findings.cases:
                 self._tell(f"damaged chunks were moved aside ({len(findings.cases)})")
@@ -80,8 +84,9 @@ class Aftermath:
                 self._tell(f"damaged chunks have healed, their content is in the store again ({healed})")
             self._refresh_own_job()
         except (StorageFailed, HistoryBusy) as error:
-            # The new revision is whole, and whoever verifies next completes this.
+            # Whoever verifies next completes this.
             self._tell(error.message)
+        own.end()
 
     def _heal(self, snapshots: Mapping[str, Snapshot], user: User, codec: Codec) -> None:
         directory, uuid = self._job.directory, self._revision.uuid

@@ -29,6 +29,7 @@ from backy.ground.errors import (
     RevisionGone,
     StorageFailed,
 )
+from backy.ground.tries import Tries
 from backy.operation.verify import Kind, Result, Selected
 from backy.repository import damage, layout, quarantine, trust
 from backy.repository.quarantine import Case, Hurt, Report
@@ -161,17 +162,22 @@ def settle(
 
 
 def refresh_hurt(repository: Repository, hurt: Iterable[Hurt], *, failed: bool = False) -> int:
-    """Mark the revisions: how many of them are damaged; `failed` as of `damage.refresh`."""
+    """Mark the revisions: how many of them are damaged; `failed` as of `damage.refresh`.
+
+    A job in which that fails keeps no other from it. StorageFailed, HistoryBusy.
+    """
     uuids: dict[str, dict[str, None]] = {}
     for one in hurt:
         uuids.setdefault(one.job, {})[one.revision] = None
     count = 0
+    tries = Tries(StorageFailed, HistoryBusy)
     for name, listed in uuids.items():
-        with suppress(JobMissing), repository.job(name) as job:
+        with tries.one(), suppress(JobMissing), repository.job(name) as job:
             for uuid in listed:
                 with suppress(*_NOT_THERE):
                     now = damage.refresh(repository.chunks, job.directory, uuid, failed=failed)
                     count += now.damaged > 0
+    tries.end()
     return count
 
 

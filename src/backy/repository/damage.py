@@ -35,6 +35,7 @@ from backy.ground.errors import (
     RevisionGone,
     StorageFailed,
 )
+from backy.ground.tries import Tries
 from backy.repository import history as histories
 from backy.repository import layout, quarantine
 from backy.repository.maps import MapReader, open_pinned
@@ -125,14 +126,19 @@ def mark(job: Directory, uuid: str, change: Callable[[Revision], Revision]) -> R
 
 
 def refresh_all(repository: Repository, wanted: Callable[[Revision], bool]) -> list[Revision]:
-    """`refresh` the revisions of all jobs that `wanted` says, and return them; StorageFailed."""
+    """`refresh` the revisions of all jobs that `wanted` says, and return them.
+
+    A job in which that fails keeps no other from it. StorageFailed, HistoryBusy.
+    """
     found = []
+    tries = Tries(StorageFailed, HistoryBusy)
     for name in repository.jobs():
-        with suppress(JobMissing), repository.job(name) as job:
+        with tries.one(), suppress(JobMissing), repository.job(name) as job:
             for revision in histories.load(job.directory).revisions:
                 if wanted(revision):
                     with suppress(RevisionGone, RecordDamaged, FormatUnknown):
                         found.append(refresh(repository.chunks, job.directory, revision.uuid))
+    tries.end()
     return found
 
 
