@@ -105,14 +105,19 @@ def commit(job: Directory, revision: Revision, maps: Sequence[MapWriter]) -> Non
 def edit(job: Directory, uuid: str, change: Callable[[Revision], Revision]) -> Revision:
     """Replace a record by `change` of what it says now; RevisionGone if it was forgotten.
 
-    An exception from `change` leaves the record as it is.
+    An exception from `change` leaves the record as it is. What it says afterwards is durable, also where
+    nothing was to be changed.
     """
     with _held(job):
         before = _read(job, uuid)
         after = change(before)
         if after != before:
             durable.replace(job, uuid + layout.RECORD, records.serialise(after))
-        return after
+            return after
+    # An edit that was killed may have given the record its name without making that last. Not under the
+    # lock: whoever is frozen in this would keep others from editing.
+    durable.sync_directory(job)
+    return after
 
 
 def forget(job: Directory, uuid: str, check: Callable[[Revision], None] | None = None) -> None:
