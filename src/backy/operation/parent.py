@@ -115,11 +115,16 @@ def believed_parent(
             yield parent
             return
     refresh(repository, job, parent.bad, failed=True)
-    found = trust.distrust_store(repository.chunks, job.directory)
-    tell(
-        f"a chunk map is damaged, so revisions ({len(found)}) are distrusted until 'backy verify' has "
-        "proven them"
-    )
+    try:
+        found = trust.distrust_store(repository.chunks, job.directory)
+    except HistoryBusy as error:
+        # The new revision leans on nothing that is damaged, and verify says of the others what is.
+        tell(f"a chunk map is damaged; {error.message}")
+    else:
+        tell(
+            f"a chunk map is damaged, so revisions ({len(found)}) are distrusted until 'backy verify' "
+            "has proven them"
+        )
     with _pinned_parent(job, disk, chunk_size, preferred) as parent:
         yield parent
 

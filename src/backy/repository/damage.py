@@ -16,14 +16,12 @@ edited under `.history`, and what is lost is computed there, so that no older an
 newer one.
 """
 
-import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
 from backy.domain.chunkmap import PAGE_ENTRIES, Entry
 from backy.domain.revision import MapDigest, Revision
-from backy.ground import locks
 from backy.ground.directory import Directory
 from backy.ground.errors import (
     FormatUnknown,
@@ -104,25 +102,8 @@ def refresh(chunks: Directory, job: Directory, uuid: str, *, failed: bool = Fals
         after = revision.with_damage(min(lost, revision.image_size))
         return after.without_proof() if failed else after
 
-    return mark(job, uuid, change)
-
-
-def mark(job: Directory, uuid: str, change: Callable[[Revision], Revision]) -> Revision:
-    """`history.edit` for those who may not wait: HistoryBusy if someone holds `.history` for long.
-
-    Verify runs beside everything, also beside an edit that is frozen.
-    """
-    try:
-        fd = locks.open_lock_file(job, layout.HISTORY_LOCK)
-    except OSError as error:
-        path = job.file_path(layout.HISTORY_LOCK)
-        raise StorageFailed("open", path, error.errno or 0) from error
-    try:
-        if not locks.try_exclusive_again(fd):
-            raise HistoryBusy(job.file_path(layout.HISTORY_LOCK))
-    finally:
-        os.close(fd)
-    return histories.edit(job, uuid, change)
+    # Verify runs beside everything, also beside an edit that is frozen.
+    return histories.edit(job, uuid, change, patient=False)
 
 
 def refresh_all(repository: Repository, wanted: Callable[[Revision], bool]) -> list[Revision]:

@@ -32,13 +32,15 @@ from backy.domain.cycle import Cycle
 from backy.domain.revision import Distrust, Revision, Trust
 from backy.ground import durable, locks
 from backy.ground.directory import Directory
-from backy.ground.errors import JobMissing, RevisionGone, StorageFailed
+from backy.ground.errors import HistoryBusy, JobMissing, RevisionGone, StorageFailed
 from backy.repository import damage, layout
 from backy.repository import history as histories
 from backy.repository.repository import Repository
 
 _MAX_CYCLE = 1 << 20
 _MAX_WORD = 4096
+# Looking at all records before the marker is removed takes some seconds; whoever takes longer is frozen.
+_LOCK_SECONDS = 30.0
 _TRIES = 5
 
 
@@ -49,9 +51,13 @@ def is_distrusted(chunks: Directory) -> bool:
 
 @contextmanager
 def distrusting(chunks: Directory) -> Iterator[None]:
-    """Records may become distrusted for `store` in this block: the marker is there, and stays."""
+    """Records may become distrusted for `store` in this block: the marker is there, and stays.
+
+    HistoryBusy if somebody does not come to an end of removing it; StorageFailed.
+    """
     with chunks.enter(layout.QUARANTINE) as quarantine:
-        locks.wait_shared(quarantine.fd)
+        if not locks.wait_shared_for(quarantine.fd, _LOCK_SECONDS):
+            raise HistoryBusy(quarantine.path)
         _renew(chunks)
         yield
 
@@ -81,25 +87,28 @@ def _renew(chunks: Directory) -> None:
             return
 
 
-def distrust(job: Directory, uuid: str, reason: Distrust) -> Revision:
-    """Distrust a revision; one whose source is to blame stays so. RevisionGone and the like."""
+def distrust(job: Directory, uuid: str, reason: Distrust, *, patient: bool = True) -> Revision:
+    """Distrust a revision; one whose source is to blame stays so. As `history.edit`."""
 
     def change(revision: Revision) -> Revision:
         if revision.is_distrusted and revision.distrust is not Distrust.STORE:
             return revision
         return revision.with_trust(Trust.DISTRUSTED, reason)
 
-    return histories.edit(job, uuid, change)
+    return histories.edit(job, uuid, change, patient=patient)
 
 
 def distrust_store(chunks: Directory, job: Directory, besides: str = "") -> list[str]:
-    """Distrust what nobody has verified of a job, since its store is damaged: UUIDs. StorageFailed."""
+    """Distrust what nobody has verified of a job, since its store is damaged: UUIDs.
+
+    StorageFailed; HistoryBusy, as it waits for nobody who is frozen.
+    """
     changed = []
     with distrusting(chunks):
         for one in histories.load(job).revisions:
             if one.trust is Trust.TRUSTED and one.uuid != besides:
                 try:
-                    distrust(job, one.uuid, Distrust.STORE)
+                    distrust(job, one.uuid, Distrust.STORE, patient=False)
                 except RevisionGone:
                     continue
                 changed.append(one.uuid)
@@ -133,7 +142,7 @@ def _cleared(job: Directory, seen: Revision, trust: Trust) -> Revision:
             return revision
         return revision.with_trust(trust)
 
-    return damage.mark(job, seen.uuid, change)
+    return histories.edit(job, seen.uuid, change, patient=False)
 
 
 def _judged(revision: Revision) -> tuple[Trust, Distrust | None, int]:
