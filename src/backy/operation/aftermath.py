@@ -68,24 +68,28 @@ class Aftermath:
                 or lacks_a_chunk(self._repository)
             ):
                 self._heal(snapshots, user, codec)
-        try:
-            if findings.cases:
-                self._tell(f"damaged chunks were moved aside ({len(findings.cases)})")
+        if findings.cases:
+            self._tell(f"damaged chunks were moved aside ({len(findings.cases)})")
+        others = Tries(StorageFailed, HistoryBusy)
+        with others.one():
             if has_unreported(self._repository) or findings.missing:
                 # Ours, and what a verify that was killed has left.
                 settle(self._repository, self._clock, "backup", findings.missing)
+        with others.one():
             if bad or findings.cases:
                 refresh(self._repository, self._job, bad, failed=True)
                 self._distrust()
+        with others.one():
             if has_healed:
                 damage.refresh_all(self._repository, lambda one: one.damaged > 0)
             healed = note_healed(self._repository, self._clock, "backup")
             if healed:
                 self._tell(f"damaged chunks have healed, their content is in the store again ({healed})")
+        with others.one():
             self._refresh_own_job()
-        except (StorageFailed, HistoryBusy) as error:
+        if others.first is not None:
             # Whoever verifies next completes this.
-            self._tell(error.message)
+            self._tell(str(others.first))
         own.end()
 
     def _heal(self, snapshots: Mapping[str, Snapshot], user: User, codec: Codec) -> None:

@@ -113,7 +113,7 @@ def refresh_all(repository: Repository, wanted: Callable[[Revision], bool]) -> l
     """
     found = []
     tries = Tries(StorageFailed, HistoryBusy)
-    for name in repository.jobs():
+    for name in repository.directories():
         with tries.one(), suppress(JobMissing), repository.job(name) as job:
             for revision in histories.load(job.directory).revisions:
                 if wanted(revision):
@@ -127,12 +127,14 @@ def needing(repository: Repository, suspects: Collection[Entry]) -> Iterator[Nee
     """Whom these chunks hurt: the revisions of all jobs that are there now.
 
     A base hurts whoever has a delta on it. Jobs and histories are listed here and not before, since a
-    revision that is committed later looks into the quarantine itself.
+    revision that is committed later looks into the quarantine itself. A job that cannot be read keeps no
+    other from being looked at: StorageFailed at the end.
     """
     if not suspects:
         return
-    for name in repository.jobs():
-        with suppress(JobMissing), repository.job(name) as job:
+    tries = Tries(StorageFailed)
+    for name in repository.directories():
+        with tries.one(), suppress(JobMissing), repository.job(name) as job:
             unhurt: set[bytes] = set()
             for revision in histories.load(job.directory).revisions:
                 for wanted in revision.maps:
@@ -145,6 +147,7 @@ def needing(repository: Repository, suspects: Collection[Entry]) -> Iterator[Nee
                                 job=name, revision=revision.uuid, disk=wanted.disk, ranges=tuple(ranges)
                             )
                             yield Needing(suspect, hurt)
+    tries.end()
 
 
 def _ranges(

@@ -51,13 +51,17 @@ class History(NamedTuple):
 
 
 def load(job: Directory) -> History:
-    """The history as it is now, oldest first."""
+    """The history as it is now, oldest first; StorageFailed where it cannot be listed."""
     revisions: list[Revision] = []
     unreadable: list[Unreadable] = []
     recorded: set[str] = set()
     committed: set[str] = set()
     mapped: set[str] = set()
-    for name in job.names():
+    try:
+        names = job.names()
+    except OSError as error:
+        raise StorageFailed("list", job.path, error.errno or 0) from error
+    for name in names:
         record, of_map = layout.parse_record_name(name), layout.parse_map_name(name)
         if of_map is not None:
             mapped.add(of_map[0])
