@@ -4,9 +4,9 @@
     settle(repository, clock, "verify", missing)                            cases without a report
     note_healed(repository, clock, "backup")                                cases with a new chunk
 
-The order is the point (doc/design.md, "Trust and healing"): a chunk is moved aside, then all maps are
-listed, then records are marked, then the report is written. A kill anywhere leaves a case without a
-report, and whoever verifies next completes it.
+The order is the point (doc/design.md, "What a record may say"): a chunk is moved aside, then all maps
+are listed, then records are marked, then the report is written. A kill anywhere leaves a case without
+a report, and whoever verifies next completes it.
 
 Limits: what a record says of damage is a cache of what `repository.damage` computes.
 """
