@@ -122,6 +122,8 @@ def test_a_backup_ends_where_no_thread_can_have_a_reader(
     begun = threading.Event()
 
     class Failing(ChunkReader):
+        """There is no memory for its buffers."""
+
         def __init__(self, *_: object, **__: object) -> None:
             if not begun.is_set():
                 together.wait(_LIMIT)
@@ -144,3 +146,38 @@ def test_a_backup_ends_where_no_thread_can_have_a_reader(
     assert not thread.is_alive()
     assert 1 == len(failures)
     assert 1 == len(site.history().revisions)
+
+
+@pytest.mark.parametrize("is_record", [True, False], ids=["record", "all else"])
+def test_no_command_waits_for_somebody_to_write_into_a_fifo(site: Site, *, is_record: bool) -> None:
+    """Whatever of the store or of a job is one: a record, a map, a chunk, a report, a marker."""
+    for _ in range(2):
+        site.image.write_bytes(os.urandom(4 * CHUNK))
+        site.backup()
+    spoil(site.chunk_files()[0])
+    site.concluded()
+    (report,) = site.chunks.glob("quarantine/*/report")
+    uuid = site.history().revisions[0].uuid
+    places = [
+        site.job / f"{uuid}.map",
+        site.job / f".{uuid}.rev.new",
+        site.job / "backy.log",
+        site.chunk_files()[1],
+        report,
+        *(site.chunks / name for name in ("distrusted", ".distrusted.new", "verified", "known")),
+    ]
+    for path in [site.job / f"{uuid}.rev"] if is_record else places:
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+
+    for words in (
+        ["verify"],
+        ["verify", "--slice", "1m"],
+        ["gc", "--now", "--force"],
+        ["reports"],
+        ["repair", "vm"],
+        ["distrust", "--reason", "store"],
+        ["distrust", "--undo"],
+    ):
+        # One that waits ends this by its time limit.
+        assert site.cli(*words).returncode in (0, 1, 2)
