@@ -175,7 +175,7 @@ def test_verify_says_where_it_could_not_move_a_chunk_aside(store: Site) -> None:
 
     (store.chunks / "quarantine").chmod(0o700)
     assert (1, 1) == (done.returncode, done.stderr.count("\n"))
-    assert "warning: nothing could be moved aside or marked: make " in done.stderr
+    assert "warning: not everything could be moved aside or marked: make " in done.stderr
     assert bad.exists()
 
 

@@ -51,6 +51,7 @@ class World:
         self.tags: dict[str, set[str]] = {}
         self.uncertain: set[str] = set()
         self.forgotten: set[str] = set()
+        self.tagging: tuple[str, int] | None = None
         self.disk = LossyDisk(self.site.base)
 
     def write(self, job: str, content: bytes) -> None:
@@ -83,8 +84,15 @@ class World:
             return revision.with_tags({**revision.tags, "manual:x": Origin.MANUAL})
 
         self.tags.pop(uuid, None)
+        self.tagging = job, number
         with Directory.open(str(self.site.base / job)) as opened:
             self.tags[uuid] = set(histories.edit(opened, uuid, add).tags)
+        self.tagging = None
+
+    def repeat(self) -> None:
+        """An edit that was killed is made again, and is acknowledged then, whatever it still changed."""
+        if self.tagging is not None:
+            self.tag(*self.tagging)
 
     def collect(self) -> None:
         """Condemn and purge."""
@@ -150,6 +158,22 @@ def _operate(world: World, random: Random) -> None:
             world.tag(job, number)
 
 
+_EDITED = re.compile(r"^rename .*\.rev\.new$")
+
+
+def killing_behind_an_edit(at: int) -> Hook:
+    """Kill at the step that follows the N-th replacement of a record, which is to make it last."""
+    count = 0
+
+    def hook(step: str) -> None:
+        nonlocal count
+        if count >= at:
+            raise Killed
+        count += _EDITED.search(step) is not None
+
+    return hook
+
+
 _NEAR_RECORDS = re.compile(r"\.(pending|map|rev|forgotten)$|^sync .*/(vm|other)$")
 
 
@@ -174,9 +198,10 @@ def play(folder: Path, seed: int) -> None:
         for _ in range(3):
             # Most can be lost where records move, and every other step comes too.
             near = killing_near_records(random.randrange(1, 30))
-            hook = random.choice([near, killing(random.randrange(1, 160))])
+            hook = random.choice([near, killing(random.randrange(1, 160)), killing_behind_an_edit(1)])
             with armed(hook), suppress(Killed):
                 script(world, random)
+            world.repeat()
             world.disk.cut(random)
             world.check()
         try:

@@ -43,6 +43,7 @@ Findings of `verify` are results, not errors: see `backy.operation.verify`.
     ├── DamageError
     │   ├── RecordDamaged
     │   ├── MapDamaged
+    │   │   └── MapUnreadable
     │   ├── ChunkMissing
     │   ├── ChunkDamaged
     │   ├── ChunkUnreadable             the system could not read it: no proof of damage
@@ -485,7 +486,7 @@ class RecordDamaged(DamageError):
 
 @dataclass(eq=False)
 class MapDamaged(DamageError):
-    """A chunk map that cannot be read or does not belong to its record."""
+    """A chunk map that is missing, is not what it was, or does not belong to its record."""
 
     path: str
     why: str
@@ -493,6 +494,15 @@ class MapDamaged(DamageError):
     @property
     def message(self) -> str:
         return f"{self.path}: the chunk map is damaged: {self.why}."
+
+
+@dataclass(eq=False)
+class MapUnreadable(MapDamaged):
+    """The system failed to open or read a chunk map; its bytes may be fine."""
+
+    @property
+    def message(self) -> str:
+        return f"{self.path}: the chunk map cannot be read: {self.why}."
 
 
 @dataclass(eq=False)

@@ -114,21 +114,29 @@ def believed_parent(
         if not parent.bad:
             yield parent
             return
-    found = trust.distrust_store(repository.chunks, job.directory)
-    tell(
-        f"a chunk map is damaged, so revisions ({len(found)}) are distrusted until 'backy verify' has "
-        "proven them"
-    )
-    refresh(repository, job, parent.bad)
+    refresh(repository, job, parent.bad, failed=True)
+    try:
+        found = trust.distrust_store(repository.chunks, job.directory)
+    except HistoryBusy as error:
+        # The new revision leans on nothing that is damaged, and verify says of the others what is.
+        tell(f"a chunk map is damaged; {error.message}")
+    else:
+        tell(
+            f"a chunk map is damaged, so revisions ({len(found)}) are distrusted until 'backy verify' "
+            "has proven them"
+        )
     with _pinned_parent(job, disk, chunk_size, preferred) as parent:
         yield parent
 
 
-def refresh(repository: Repository, job: Job, uuids: Iterable[str]) -> None:
-    """Have records say what is lost now; passes over those that are gone or held by others."""
+def refresh(repository: Repository, job: Job, uuids: Iterable[str], *, failed: bool) -> None:
+    """Have records say what is lost now; passes over those that are gone or held by others.
+
+    `failed`: as of `damage.refresh`.
+    """
     for uuid in uuids:
         with suppress(RevisionGone, HistoryBusy):
-            damage.refresh(repository.chunks, job.directory, uuid)
+            damage.refresh(repository.chunks, job.directory, uuid, failed=failed)
 
 
 @contextmanager
