@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,105 @@ def test_rest_of_a_killed_restore_is_replaced(tmp_path: Path) -> None:
 
     assert bytes(8192) == (tmp_path / "image").read_bytes()
     assert ["image"] == os.listdir(tmp_path)
+
+
+def test_restores_that_meet_at_a_leftover_do_not_mix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was slow to lock a dead run's partial file does not take the first one's in its place."""
+    (tmp_path / "image.partial").write_bytes(OLD)
+    first, second = (FileTarget(str(tmp_path / "image")) for _ in range(2))
+    lock = locks.try_exclusive
+
+    def overtaken(fd: int) -> bool:
+        monkeypatch.undo()
+        first.begin(8192)
+        return lock(fd)
+
+    monkeypatch.setattr(locks, "try_exclusive", overtaken)
+    with pytest.raises(TargetRefused, match="in use by another restore"):
+        second.begin(8192)
+    second.close()
+    first.write(filled(), 0, 8192)
+    first.finish()
+    first.close()
+
+    assert b"n" * 8192 == (tmp_path / "image").read_bytes()
+    assert ["image"] == os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("leftover", [True, False])
+def test_one_that_is_new_is_made_again_when_another_took_it_for_a_leftover(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leftover: bool
+) -> None:
+    """Between its making and its lock another restore may have removed it, and have failed since."""
+    if leftover:
+        (tmp_path / "image.partial").write_bytes(OLD)
+    first, second = (FileTarget(str(tmp_path / "image")) for _ in range(2))
+    lock, calls = locks.try_exclusive, []
+
+    def overtaken(fd: int) -> bool:
+        calls.append(fd)
+        if len(calls) == 1 + leftover:
+            second.begin(8192)
+            second.close()
+        return lock(fd)
+
+    monkeypatch.setattr(locks, "try_exclusive", overtaken)
+    first.begin(8192)
+    first.write(filled(), 0, 8192)
+    first.finish()
+    first.close()
+
+    assert b"n" * 8192 == (tmp_path / "image").read_bytes()
+    assert ["image"] == os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("foreign", [b"foreign", None])
+def test_partial_file_that_is_another_by_now_does_not_become_the_target(
+    tmp_path: Path, foreign: bytes | None
+) -> None:
+    """Whoever removed or replaced it by hand finds the old image as it was, and his file left alone."""
+    path, partial = tmp_path / "image", tmp_path / "image.partial"
+    path.write_bytes(b"old")
+    target = FileTarget(str(path))
+    target.begin(8192)
+    target.write(filled(), 0, 8192)
+    partial.unlink()
+    if foreign is not None:
+        partial.write_bytes(foreign)
+    with pytest.raises(TargetFailed, match=r"removed or replaced meanwhile; it is as it was before"):
+        target.finish()
+    target.close()
+
+    assert b"old" == path.read_bytes()
+    assert foreign == (partial.read_bytes() if partial.exists() else None)
+
+
+def test_restores_at_the_same_time_leave_one_whole_image(tmp_path: Path) -> None:
+    """Whichever of several come through beside leftovers, each file that appears is one of theirs."""
+    path = tmp_path / "image"
+
+    def restore(number: int) -> bool:
+        target = FileTarget(str(path))
+        try:
+            target.begin(8192)
+            target.write(filled(bytes([number]) * 8192), 0, 8192)
+            target.finish()
+        except TargetRefused as error:
+            assert "in use by another restore" in error.message  # noqa: PT017 - others come through
+            return False
+        finally:
+            target.close()
+        return True
+
+    for _ in range(50):
+        path.unlink(missing_ok=True)
+        (tmp_path / "image.partial").write_bytes(OLD)
+        with ThreadPoolExecutor(4) as pool:
+            done = list(pool.map(restore, range(1, 5)))
+        assert path.read_bytes() in [bytes([n]) * 8192 for n, one in enumerate(done, 1) if one]
+        assert ["image"] == os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize("old", [None, b"old contents"])
