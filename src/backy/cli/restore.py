@@ -8,6 +8,7 @@ import click
 from backy.cli import edge
 from backy.cli.options import Options, pass_options
 from backy.cli.render import counted, json, local_time, table
+from backy.domain.sla import is_future
 from backy.ground.clock import SystemClock
 from backy.ground.errors import BackyError, OptionRefused, StorageFailed
 from backy.ground.linux import keep_freed_memory
@@ -77,6 +78,11 @@ def command(
         chosen = choose_disk(revision, disk)
         name = chosen.disk if chosen else ""
         of_disk = {"disk": name} if name else {}
+        if is_future(revision, clock.now()):
+            edge.say(
+                f"warning: revision {revision.uuid} is dated {local_time(revision.taken_at)}, which is "
+                "in the future: it may be older than others; check the clock."
+            )
         log.info("restore started", job=job.name, revision=revision.uuid, target=target, **of_disk)
         try:
             bad = restore(

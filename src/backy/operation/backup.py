@@ -97,7 +97,7 @@ def backup(
         stack.enter_context(job.backing_up())
         user = stack.enter_context(registered(repository.chunks, job.name, taken_at))
         uuid = str(uuid4())
-        kept = KeptSnapshots(job, group, tell)
+        kept = KeptSnapshots(job, group, taken_at, tell)
         kept.prepare(uuid)
         opened: list[Snapshots] = []
         stack.callback(_tell_warnings, opened, tell)
@@ -211,7 +211,15 @@ class _Attempt:
         # Only what is a snapshot itself can be compared with one.
         base = self._bases[name] if snapshot.identity.kept is not None else None
         parent = stack.enter_context(
-            believed_parent(self._repository, job, name, self._chunk_size, self._tell, base)
+            believed_parent(
+                self._repository,
+                job,
+                name,
+                self._chunk_size,
+                self._start.taken_at,
+                self._tell,
+                preferred=base,
+            )
         )
         image = Layout(self._chunk_size, snapshot.size)
         new_map = MapWriter(job.directory, self._start.uuid, name, image)
