@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -243,6 +244,40 @@ def test_reader_that_has_gone_is_told(tmp_path: Path) -> None:
     with pytest.raises(TargetFailed, match="byte 0: Broken pipe"):
         target.write(filled(), 0, 8192)
     os.close(writing)
+
+
+@pytest.mark.root
+def test_device_behind_standard_output_that_loses_writes_is_told(tmp_path: Path, as_root: None) -> None:
+    """Its page cache takes everything; that the disk does not shows only when it is synced."""
+    (tmp_path / "small").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "small", tmp_path / "small"], check=True)
+    try:
+        (tmp_path / "small/disk").touch()
+        os.truncate(tmp_path / "small/disk", 8 * MIB)
+        with loop_device(tmp_path / "small/disk") as path, open(path, "r+b", buffering=0) as device:
+            target = StreamTarget(device.fileno())
+            target.begin(4 * MIB)
+            target.write(filled(OLD * 4), 0, 4 * MIB)
+            with pytest.raises(TargetFailed, match="Input/output error; it is incomplete"):
+                target.finish()
+            target.close()
+    finally:
+        subprocess.run(["umount", tmp_path / "small"], check=True)
+
+
+def test_file_behind_standard_output_is_synced(tmp_path: Path) -> None:
+    """A sync that fails fails the restore; a pipe has nothing to sync."""
+    hook = FailAt(1)
+    reading, writing = os.pipe()
+    with (tmp_path / "image").open("wb") as file:
+        failpoint.install(hook)
+        with pytest.raises(TargetFailed, match="Input/output error; it is incomplete"):
+            StreamTarget(file.fileno()).finish()
+    StreamTarget(writing).finish()
+    os.close(reading)
+    os.close(writing)
+
+    assert "sync -" == hook.step
 
 
 def test_partial_file_is_locked_while_it_is_written(tmp_path: Path) -> None:
