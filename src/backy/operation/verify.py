@@ -151,7 +151,7 @@ def _check_maps(maps: list[_Map]) -> Iterator[Finding]:
     for one in list(maps):
         try:
             with one.open() as reader:
-                for number in range(reader.layout.pages):
+                for number, _ in reader.stored():
                     page = reader.page(number)
                     one.entries += sum(1 for _ in page.used()) if page is not None else 0
         except RevisionGone:
