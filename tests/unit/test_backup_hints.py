@@ -148,6 +148,39 @@ def test_a_run_with_a_wrong_clock_does_not_stop_later_ones_from_reading_changes_
         assert bytes(source.content) == hinted.restored(revision)
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("spoil", [b"", b"{}", None])
+def test_a_damaged_list_of_snapshots_is_told_once(
+    hinted: Site, source: FakeSource, frozen: bool, spoil: bytes | None
+) -> None:
+    """By its name, and written anew by the same run, also where that makes no snapshots."""
+    source.frozen = frozen
+    path = hinted.job / "snapshots"
+    first = hinted.backup(source=source)
+    path.write_bytes(path.read_bytes()[:-1] + b"x" if path.exists() and spoil is None else spoil or b"x")
+    told: list[list[str]] = [[], []]
+    made = [hinted.backup(source=source, tell=one.append) for one in told]
+
+    assert [1, 0] == [sum("the list of snapshots is damaged" in line for line in one) for one in told]
+    assert not any("record" in line for one in told for line in one)
+    with Directory.open(str(hinted.job)) as job:
+        assert ({SnapshotName(made[1].uuid)} if frozen else set()) == set(snapshots.listed(job))
+    if frozen:
+        assert [first.uuid, made[0].uuid] == [since(one) for one in made]
+
+
+def test_a_list_of_snapshots_that_cannot_be_written_stops_no_backup_that_makes_none(
+    hinted: Site, source: FakeSource
+) -> None:
+    """A directory in its place is told each time."""
+    source.frozen = False
+    (hinted.job / "snapshots").mkdir()
+    told: list[str] = []
+    hinted.backup(source=source, tell=told.append)
+
+    assert 1 == sum("the list of snapshots is damaged" in line for line in told)
+
+
 def test_of_two_snapshots_that_a_stopped_run_left_the_one_made_last_counts(
     hinted: Site, source: FakeSource, quiet_audit: None
 ) -> None:

@@ -14,11 +14,12 @@ Limits: as far as the job's list can be read (`repository.snapshots`).
 """
 
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from datetime import datetime
 
 from backy.domain.revision import Revision, SnapshotName, View
 from backy.domain.sla import by_age
-from backy.ground.errors import RecordDamaged, StorageFailed
+from backy.ground.errors import SnapshotsDamaged, StorageFailed
 from backy.repository import history as histories
 from backy.repository import snapshots
 from backy.repository.repository import Job
@@ -35,6 +36,7 @@ class KeptSnapshots:
         self._job = job
         self._group = group
         self._tell = tell
+        self._is_damaged = False
         self._known = self._listed()
         revisions = by_age(histories.load(job.directory).revisions, now)
         self.bases = {disk: _base(revisions, disk, self._known) for disk in group.disks}
@@ -52,14 +54,19 @@ class KeptSnapshots:
             self._group.call_off()
         gone = self._group.prune(old)
         new = self._group.names(uuid)
+        left = {one: place for one, place in known.items() if one not in gone}
         if new or known:
-            left = {one: place for one, place in known.items() if one not in gone}
             snapshots.note(self._job.directory, new, left)
+        elif self._is_damaged:
+            # Or it would be told for ever. That it cannot be written stops none that makes no snapshots.
+            with suppress(StorageFailed):
+                snapshots.note(self._job.directory, {}, {})
 
     def _listed(self) -> dict[SnapshotName, str]:
         try:
             return snapshots.listed(self._job.directory)
-        except RecordDamaged as error:
+        except SnapshotsDamaged as error:
+            self._is_damaged = True
             self._tell(f"{error.message} Snapshots that it listed are left alone.")
             return {}
 
@@ -71,7 +78,7 @@ class KeptSnapshots:
                 one: place for one, place in known.items() if one.disk in disks and one.revision != uuid
             }
             snapshots.strike(self._job.directory, self._group.prune(old))
-        except (RecordDamaged, StorageFailed) as error:
+        except (SnapshotsDamaged, StorageFailed) as error:
             self._tell(error.message)
 
 
