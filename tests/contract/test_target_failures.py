@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import pytest
 from backy.ground import failpoint, locks
 from backy.ground.errors import TargetFailed, TargetRefused
 from backy.ground.linux import Buffer
+from backy.target.base import Target
 from backy.target.device import DeviceTarget
 from backy.target.file import FileTarget
 from backy.target.stream import StreamTarget
-from fakes import FailAt, loop_device
+from fakes import FailAt, loop_device, no_descriptors
 
 MIB = 1 << 20
 OLD = b"\xff" * MIB
@@ -244,6 +246,40 @@ def test_reader_that_has_gone_is_told(tmp_path: Path) -> None:
     with pytest.raises(TargetFailed, match="byte 0: Broken pipe"):
         target.write(filled(), 0, 8192)
     os.close(writing)
+
+
+def read_back(target: Target) -> object:
+    """What was written."""
+    return target.read_back(Buffer(8192), 4096, 4096)
+
+
+def ask_for_a_hole(target: Target) -> object:
+    """Whether it need not be read."""
+    return target.is_hole(4096, 4096)
+
+
+@pytest.mark.parametrize("look", [read_back, ask_for_a_hole])
+def test_file_that_cannot_be_read_back_is_told(tmp_path: Path, look: Callable[[Target], object]) -> None:
+    """With its name and the place, as of any other failure."""
+    target = FileTarget(str(tmp_path / "image"))
+    target.begin(8192)
+    target.finish()
+    with no_descriptors(), pytest.raises(TargetFailed, match="image: byte 4096: Too many open files"):
+        look(target)
+    target.close()
+
+
+@pytest.mark.root
+def test_device_that_cannot_be_read_back_is_told(tmp_path: Path, as_root: None) -> None:
+    """The same of a device, of which nothing is ever known to be a hole."""
+    (tmp_path / "disk").write_bytes(OLD)
+    with loop_device(tmp_path / "disk") as path:
+        target = DeviceTarget(path)
+        target.begin(MIB)
+        target.finish()
+        with no_descriptors(), pytest.raises(TargetFailed, match="byte 4096: Too many open files"):
+            read_back(target)
+        target.close()
 
 
 @pytest.mark.root

@@ -14,7 +14,8 @@ Limits: extended attributes of an existing file are not carried over.
 import errno
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from backy.ground import failpoint, locks
 from backy.ground.errors import TargetFailed, TargetRefused
@@ -153,18 +154,27 @@ class FileTarget:
 
     def read_back(self, buffer: Buffer, offset: int, length: int) -> int:
         """See `Target.read_back`."""
-        with UncachedFile.open(self.path) as file:
+        with self._reopened(offset) as file:
             return file.read(buffer, offset, length, fresh=True)
 
     def is_hole(self, offset: int, length: int) -> bool:
         """See `Target.is_hole`; so a sparse image is read back as fast as its data."""
-        with UncachedFile.open(self.path) as file:
+        with self._reopened(offset) as file:
             if os.fstat(file.fd).st_size < offset + length:
                 return False
             try:
                 return os.lseek(file.fd, offset, os.SEEK_DATA) >= offset + length
             except OSError as error:
                 return error.errno == errno.ENXIO  # no data up to the end; other errors: not known
+
+    @contextmanager
+    def _reopened(self, offset: int) -> Iterator[UncachedFile]:
+        """The finished target, for reading; an OSError is TargetFailed."""
+        try:
+            with UncachedFile.open(self.path) as file:
+                yield file
+        except OSError as error:
+            raise TargetFailed(self.path, offset, os.strerror(error.errno or 0)) from error
 
     def close(self) -> None:
         """See `Target.close`."""
