@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -249,6 +250,27 @@ def test_second_restore_of_an_image_is_refused(pool: Pool, monkeypatch: pytest.M
     first.close()
 
     assert b"n" * OBJECT == whole(pool)
+
+
+def test_restore_that_waits_for_another_leaves_the_whole_image_alone(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it waited for has its own name when the first one ends, and is no partial image any more."""
+    first, second = target(pool), target(pool)
+    first.begin(OBJECT, "first/root")
+    write(first, b"n" * OBJECT, 0)
+
+    def ends(_: float) -> None:
+        monkeypatch.undo()
+        first.finish()
+        first.close()
+
+    monkeypatch.setattr(time, "sleep", ends)
+    with pytest.raises(TargetRefused, match=r"vm\.partial is gone or another image by now"):
+        second.begin(OBJECT // 2, "second/root")
+    second.close()
+
+    assert (["vm"], b"n" * OBJECT) == (pool.names(), whole(pool))
 
 
 def test_image_without_an_exclusive_lock_can_be_written(ceph: CephCluster, pool: Pool) -> None:

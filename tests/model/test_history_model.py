@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -212,14 +213,15 @@ class HistoryModel(RuleBasedStateMachine):
     def expire(self, keep: int, kill: int) -> None:
         """What the plan removes or takes a tag from, and if a kill came then no more than that."""
         policy = {"daily": TagPolicy(86400, keep), "weekly": TagPolicy(7 * 86400, keep)}
-        plan = plan_expiry(self.site.history().revisions, policy, self.now)
+        planner = partial(plan_expiry, schedule=policy, now=self.now)
+        plan = planner(self.site.history().revisions)
         try:
             with (
                 armed(killing(kill)),
                 Repository.open(str(self.site.base)) as repository,
                 repository.job("vm") as job,
             ):
-                execute_expiry(job, plan)
+                execute_expiry(job, plan, planner)
         except Killed:
             pass
         self._expired(plan, whole=kill == 0)

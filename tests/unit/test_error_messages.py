@@ -117,6 +117,7 @@ EXAMPLES: list[tuple[BackyError, int, str]] = [
         "revision u has the tags (none), not a; nothing was changed.",
     ),
     (errors.RecordDamaged("/x", "it ends"), 1, "/x: the revision record is damaged: it ends."),
+    (errors.SnapshotsDamaged("/x", "it ends"), 1, "/x: the list of snapshots is damaged: it ends."),
     (errors.MapDamaged("/x", "it ends"), 1, "/x: the chunk map is damaged: it ends."),
     (errors.MapUnreadable("/x", "No"), 1, "/x: the chunk map cannot be read: No."),
     (errors.ChunkMissing("ab"), 1, "chunk ab is missing."),

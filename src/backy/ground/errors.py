@@ -42,6 +42,7 @@ Findings of `verify` are results, not errors: see `backy.operation.verify`.
     │   └── TagsDiffer                  --expect did not hold
     ├── DamageError
     │   ├── RecordDamaged
+    │   ├── SnapshotsDamaged            a job's list of the snapshots that are ours
     │   ├── MapDamaged
     │   │   └── MapUnreadable
     │   ├── ChunkMissing
@@ -482,6 +483,18 @@ class RecordDamaged(DamageError):
     @property
     def message(self) -> str:
         return f"{self.path}: the revision record is damaged: {self.why}."
+
+
+@dataclass(eq=False)
+class SnapshotsDamaged(DamageError):
+    """A job's list of snapshots that cannot be read or whose checksum does not hold."""
+
+    path: str
+    why: str
+
+    @property
+    def message(self) -> str:
+        return f"{self.path}: the list of snapshots is damaged: {self.why}."
 
 
 @dataclass(eq=False)

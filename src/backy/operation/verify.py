@@ -190,7 +190,7 @@ class _Maps:
         """Prove every page, and count the entries."""
         for one in self.usable():
             with self._failing(one), one.open() as reader:
-                for number in range(reader.layout.pages):
+                for number, _ in reader.stored():
                     page = reader.page(number)
                     one.entries += sum(1 for _ in page.used()) if page is not None else 0
 

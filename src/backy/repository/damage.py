@@ -157,7 +157,7 @@ def _ranges(
     found: dict[Entry, list[tuple[int, int]]] = {}
     if len(unhurt) > _PAGES_REMEMBERED:
         unhurt.clear()
-    for number, digest in enumerate(reader.digests):
+    for number, digest in reader.stored():
         # Pages of one digest need the same chunks, except that their bases are the map's.
         if digest in unhurt:
             continue

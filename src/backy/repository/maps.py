@@ -16,6 +16,7 @@ reader may be shared by threads, a writer takes indices in ascending order (`exp
 import errno
 import os
 import threading
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from types import TracebackType
 from typing import Self
@@ -85,22 +86,30 @@ class MapReader:
         self.header = header
         self.layout = header.layout
         self._file = file
-        self.digests, self.bases = chunkmap.split_tail(header, tail)
-        self._offsets: list[int] = []
-        at = chunkmap.HEADER.size
-        for number, found in enumerate(self.digests):
-            self._offsets.append(at)
-            if found != chunkmap.ZERO_PAGE:
-                at += header.layout.entries_of(number) * chunkmap.ENTRY_SIZE
-        self.tail_offset = at
+        self._tail = tail
+        self._stored, self.bases = chunkmap.split_tail(header, tail)
+        # Only the last page of a map may be shorter than the others.
+        last = self._stored[-1:]
+        missing = sum(chunkmap.PAGE_ENTRIES - header.layout.entries_of(number) for number in last)
+        self.tail_offset = _offset(len(self._stored)) - missing * chunkmap.ENTRY_SIZE
+
+    def stored(self) -> Iterator[tuple[int, bytes]]:
+        """(number, digest) of the pages that are not zeros, in order."""
+        for number in self._stored:
+            yield number, self._digest(number)
+
+    def _digest(self, number: int) -> bytes:
+        at = number * chunkmap.DIGEST_SIZE
+        return self._tail[at : at + chunkmap.DIGEST_SIZE]
 
     def page(self, number: int) -> Page | None:
         """A page, proven; None for one of zero chunks. MapDamaged."""
-        if self.digests[number] == chunkmap.ZERO_PAGE:
+        place = bisect_left(self._stored, number)
+        if place == len(self._stored) or self._stored[place] != number:
             return None
         entries = self.layout.entries_of(number)
-        content = self._file.read(self._offsets[number], entries * chunkmap.ENTRY_SIZE)
-        if chunkmap.digest(content) != self.digests[number]:
+        content = self._file.read(_offset(place), entries * chunkmap.ENTRY_SIZE)
+        if chunkmap.digest(content) != self._digest(number):
             raise MapDamaged(self.path, f"page {number} does not match its digest")
         page = Page(entries, content)
         try:
@@ -116,10 +125,9 @@ class MapReader:
 
     def used(self) -> Iterator[tuple[int, Entry]]:
         """(chunk index, entry) of all chunks that are not zero, in order."""
-        for number in range(self.layout.pages):
+        for number, _ in self.stored():
             page = self.page(number)
-            if page is None:
-                continue
+            assert page is not None
             for slot, ident, index in page.used():
                 base = self.bases[index - 1] if index else None
                 yield number * chunkmap.PAGE_ENTRIES + slot, Entry(ident, base)
@@ -138,6 +146,11 @@ class MapReader:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _offset(place: int) -> int:
+    """Where a stored page begins in the file, by its place among them."""
+    return chunkmap.HEADER.size + place * chunkmap.PAGE_ENTRIES * chunkmap.ENTRY_SIZE
 
 
 def open_pinned(job: Directory, uuid: str, wanted: MapDigest, *, fresh: bool = False) -> MapReader:
@@ -253,6 +266,8 @@ class MapWriter:
         self._name = layout.map_name(uuid, disk)
         self._lock = threading.Lock()
         self._pages: dict[int, _OpenPage] = {}
+        if image.chunks > chunkmap.MAX_CHUNKS:
+            raise ValueError(f"an image of {image.image_size} bytes is too large")
         self._digests = bytearray(image.pages * chunkmap.DIGEST_SIZE)
         self._stored = 0
         self._bases: dict[ChunkId, int] = {}
@@ -320,8 +335,8 @@ class MapWriter:
         """Write the rest and bring the file to the disk; every announced index has been set."""
         self._frontier = self.layout.pages
         self._write_complete()
-        tail = bytes(self._digests) + b"".join(self._bases)
-        self._file.append(tail)
+        self._digests += b"".join(self._bases)
+        self._file.append(self._digests)
         header = chunkmap.pack_header(
             Header(
                 self._uuid,
@@ -329,7 +344,7 @@ class MapWriter:
                 self.layout,
                 self._stored,
                 len(self._bases),
-                chunkmap.digest(tail),
+                chunkmap.digest(self._digests),
             )
         )
         chunkmap.unpack_header(header)  # what could not be read must not be written

@@ -232,7 +232,7 @@ def _mark_map(reader: maps.MapReader, marks: Marks, seen: set[bytes]) -> None:
     marks.add_page(b"".join(reader.bases))
     if len(seen) > _PAGES_REMEMBERED:
         seen.clear()
-    for number, digest in enumerate(reader.digests):
+    for number, digest in reader.stored():
         if digest in seen:
             continue
         page = reader.page(number)

@@ -183,7 +183,11 @@ class RbdTarget:
                 raise TargetRefused(self.path, f"{image.spec} is open in {who}: {cure}")
             time.sleep(_POLL_SECONDS)
         image.lock()
-        return image
+        # Whoever had it may have finished it meanwhile, and given it its own name.
+        with suppress(CephFailed), pool.image(name) as named:
+            if named.ident == image.ident:
+                return image
+        raise TargetRefused(self.path, f"{image.spec} is gone or another image by now: try again")
 
     def _take(self, pool: Pool, image: Image, *, rename: bool) -> None:
         """Mark it as incomplete, also by its name, before a byte of it is changed."""
@@ -246,10 +250,11 @@ class RbdTarget:
         with self._failing(self._size):
             assert self._pool is not None
             self._save(image)
+            failpoint.reached(f"rename {self._partial}")
+            # Under the lock, or one that waits for it would write into what is whole.
+            self._pool.rename(self._partial, name)
             self._image = None
             self._open.close()
-            failpoint.reached(f"rename {self._partial}")
-            self._pool.rename(self._partial, name)
         # It is whole. What is left of the mark means nothing under this name.
         with suppress(CephFailed), self._pool.image(name, read_only=False) as renamed:
             renamed.remove_metadata(KEY)
