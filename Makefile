@@ -9,6 +9,7 @@ export PATH
 # What tests use from the system; without root they skip what needs a missing one.
 PACKAGES := e2fsprogs util-linux xfsprogs btrfs-progs fdisk faketime qemu-system-common
 PACKAGES += ceph-mon ceph-osd ceph-common python3-rados python3-rbd
+PACKAGES += nbdkit nbdkit-plugin-python libnbd-bin
 BENCH_PACKAGES := debootstrap restic
 
 # Without its cache, pip leaves nothing outside of this folder.

@@ -12,11 +12,12 @@ Limits: `loop_device` needs root.
 import errno
 import fcntl
 import os
+import resource
 import struct
 import subprocess
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -253,9 +254,32 @@ class FakeStore:
 
 
 @contextmanager
-def loop_device(backing: Path, *, sector: int = 512, read_only: bool = False) -> Iterator[str]:
-    """A block device whose bytes are those of a file; detached again whatever happens."""
-    command = ["losetup", "--find", "--show", "--sector-size", str(sector), str(backing)]
+def no_descriptors() -> Iterator[None]:
+    """Nothing more can be opened in this process, as in one that has reached its limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.open("/dev/null", os.O_RDONLY)]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+        with suppress(OSError):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in taken:
+            os.close(fd)
+
+
+@contextmanager
+def loop_device(
+    backing: Path, *, sector: int = 512, read_only: bool = False, direct: bool = False
+) -> Iterator[str]:
+    """A block device whose bytes are those of a file; detached again whatever happens.
+
+    `direct`: not by way of the page cache of that file.
+    """
+    command = ["losetup", "--find", "--show", "--sector-size", str(sector)]
+    command += ["--direct-io=on", str(backing)] if direct else [str(backing)]
     try:
         done = _until_attached(command)
     except FileNotFoundError:

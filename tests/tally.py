@@ -6,9 +6,10 @@
 Tests with the mark `proof("T8")` are proofs of a property of the reliability matrix; those that have
 the mark `torture` too run in `make torture` only. There each of them gets a share of the budget, by the
 weight in its mark (`torture(weight=20)`: about the minutes that it needs for all of its points); time
-that a test leaves goes to those that come after it. `each` ends at the share, and then the test counts
-as cut. The figures of each test are a file of their own in the run's folder, so processes do not
-meet; tests/torture.py makes the table of them.
+that a test leaves goes to those that come after it. What cannot be cut (`torture(weight=4, whole=True)`,
+and all that belongs to the default run) takes what it needs first, and the others share the rest.
+`each` ends at the share, and then the test counts as cut. The figures of each test are a file of their
+own in the run's folder, so processes do not meet; tests/torture.py makes the table of them.
 
 Limits: what does not go through `each`, `within` or `time_left` is not cut. Nothing is cut in the
 default run, and no test of that is cut in another.
@@ -31,6 +32,13 @@ ENVIRONMENT = "BACKY_TORTURE"
 SMALL = 0.02
 
 T = TypeVar("T")
+
+
+class Need(NamedTuple):
+    """About how many minutes a test needs, and whether it can only be done in whole."""
+
+    minutes: float
+    whole: bool = False
 
 
 @dataclass
@@ -66,8 +74,8 @@ class Budget(NamedTuple):
         folder, ends, workers = json.loads(found)
         return cls(Path(folder), ends, workers)
 
-    def share(self, test: str, weights: Mapping[str, float], now: float) -> float:
-        """Seconds for a test, of what all that have not begun may share by their weights."""
+    def share(self, test: str, needs: Mapping[str, Need], now: float) -> float:
+        """Seconds for a test: what it needs, if it is done in whole; or its part of what that leaves."""
         begun = {one.test: one for one in read(self.folder)}
         left = max(self.ends - now, 0.0)
         taken = sum(
@@ -75,8 +83,12 @@ class Budget(NamedTuple):
             for one in begun.values()
             if one.state == "running" and one.test != test
         )
-        waiting = sum(weight for name, weight in weights.items() if name not in begun or name == test)
-        return min(left, max(left * self.workers - taken, 0.0) * weights[test] / waiting)
+        if needs[test].whole:
+            return min(left, 60 * needs[test].minutes)
+        waiting = [need for name, need in needs.items() if name not in begun or name == test]
+        kept = 60 * sum(need.minutes for need in waiting if need.whole)
+        cut = sum(need.minutes for need in waiting if not need.whole)
+        return min(left, max(left * self.workers - taken - kept, 0.0) * needs[test].minutes / cut)
 
     def write(self, figures: Figures) -> None:
         """Put a test's figures where the table is made of."""
@@ -165,10 +177,12 @@ def marked(item: pytest.Item) -> str:
     return str(mark.args[0]) if mark else ""
 
 
-def weight(item: pytest.Item) -> float:
-    """About the minutes that a test needs."""
+def need(item: pytest.Item) -> Need:
+    """What a test's mark says of its time."""
     mark = item.get_closest_marker("torture")
-    return float(mark.kwargs.get("weight", 1.0)) if mark else SMALL
+    if mark is None:
+        return Need(SMALL, whole=True)
+    return Need(float(mark.kwargs.get("weight", 1.0)), whole=mark.kwargs.get("whole", False))
 
 
 def sentence(item: pytest.Item) -> str:

@@ -43,6 +43,7 @@ TITLES = {
     "T10": "each operation frozen at its steps while another runs",
     "T11": "four processes doing everything at once",
     "T13": "retention against an oracle",
+    "T14": "sources that cannot be read, or end, in the middle of a backup",
     "T16": "sources that lie about what has changed",
     "T18": "fuzzed configuration",
     "T19": "forged records, maps, chunks and formats",

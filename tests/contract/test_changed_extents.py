@@ -229,7 +229,7 @@ def moving_blocks(folder: Path, kind: str) -> Iterator[None]:
         thread.join()
 
 
-LONG = pytest.mark.torture
+LONG = pytest.mark.torture(weight=0.25, whole=True)
 
 
 @pytest.mark.root

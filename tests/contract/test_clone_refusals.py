@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,6 +96,24 @@ def test_clone_that_fails_is_told_each_time(
             assert View.IN_PLACE is snapshot.identity.view
 
     assert [image_site.clone(1)] == image_site.clones()
+
+
+def test_clone_is_synced_and_then_its_name_before_anything_relies_on_it(
+    image_site: ImageSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that the clone is by then: no byte of it, no mode and no name is left to a power cut."""
+    synced: list[tuple[int, int]] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        found = os.fstat(fd)
+        real(fd)
+        synced.append((found.st_ino, found.st_ctime_ns if stat.S_ISREG(found.st_mode) else 0))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with image_site.source.snapshot(revision(1)):
+        clone = image_site.clone(1).stat()
+        assert [(clone.st_ino, clone.st_ctime_ns), (image_site.place.stat().st_ino, 0)] == synced
 
 
 def test_clone_that_cannot_be_made_to_last_is_none(image_site: ImageSite) -> None:

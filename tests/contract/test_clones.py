@@ -340,7 +340,9 @@ def test_file_system_that_does_not_answer_is_no_base(
 
 
 @pytest.mark.proof("T23")
-@pytest.mark.parametrize("extents", [20_000, pytest.param(100_000, marks=pytest.mark.torture)])
+@pytest.mark.parametrize(
+    "extents", [20_000, pytest.param(100_000, marks=pytest.mark.torture(weight=0.4, whole=True))]
+)
 def test_many_extents_are_compared(file_systems: FileSystems, tmp_path: Path, extents: int) -> None:
     """A fragmented image: each changed block is found, and no other."""
     folder = file_systems("xfs").folder / tmp_path.name

@@ -16,9 +16,11 @@ from backy.domain.revision import Consistency, SourceIdentity, View
 from backy.ground import linux
 from backy.ground.errors import SourceFailed, SourceRefused
 from backy.ground.linux import PAGE, Buffer
+from backy.ground.manyreads import Part
 from backy.ground.pagecache import UncachedFile
+from backy.source import bulk
 from backy.source.file import FileSource
-from fakes import FakeSource, loop_device
+from fakes import FakeSource, loop_device, no_descriptors
 
 SIZE = 64 * PAGE
 REVISION = "11111111-1111-4111-8111-111111111111"
@@ -28,6 +30,30 @@ def filled(path: Path) -> Path:
     """A file of noise."""
     path.write_bytes(random.Random(3).randbytes(SIZE))
     return path
+
+
+def test_parts_that_cannot_be_read_for_want_of_descriptors_are_told(tmp_path: Path) -> None:
+    """With the image's path and the place, as of any other read."""
+    image = filled(tmp_path / "image")
+    with FileSource(str(image)).snapshot(REVISION) as snapshot:
+        drop_cache(image)
+        parts = [Part(8 * PAGE, PAGE, 0), Part(40 * PAGE, PAGE, PAGE)]
+        with no_descriptors(), pytest.raises(SourceFailed) as caught:
+            bulk.read_parts(snapshot, Buffer(2 * PAGE), parts)
+
+    assert (str(image), 8 * PAGE, "Too many open files") == (
+        caught.value.path,
+        caught.value.offset,
+        caught.value.why,
+    )
+
+
+def drop_cache(path: Path) -> None:
+    """Have the file out of the page cache, or it would be read from there."""
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
 
 
 def refusal(path: str) -> str:

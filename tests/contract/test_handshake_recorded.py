@@ -1,6 +1,7 @@
 """What came of a handshake is recorded with the revision, told once, and listed."""
 
 from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime
 from typing import ClassVar
 
 import pytest
@@ -111,10 +112,12 @@ def test_hosts_are_called_off_before_what_a_dead_run_has_left_is_removed(site: S
     dead = SnapshotName("77777777-7777-4777-8777-777777777777")
     with Repository.open(str(site.base)) as repository, repository.job("vm") as job:
         group = Group({NO_DISK: Noted(notes)}, Calling(), "vm")
-        kept = KeptSnapshots(job, group, lambda _: None)
+        now = datetime.now(UTC)
+        kept = KeptSnapshots(job, group, now, lambda _: None)
         kept.prepare("88888888-8888-4888-8888-888888888888")
         nothing = list(notes)
         snapshots.note(job.directory, {dead: "memory"}, {})
+        kept = KeptSnapshots(job, group, now, lambda _: None)
         kept.prepare("99999999-9999-4999-8999-999999999999")
 
     assert ([], ["call off", "prune"]) == (nothing, notes)

@@ -202,7 +202,7 @@ def test_a_snapshot_of_the_host_that_is_gone_is_not_made_anew(image: RbdSite) ->
         assert [f"backy-{revision(2)}"] == image.snapshots()
 
 
-@pytest.mark.torture(weight=0.5)
+@pytest.mark.torture(weight=0.5, whole=True)
 @pytest.mark.proof("T16")
 def test_encrypted_images_are_bytes(repository: Site, image: RbdSite, tally: Tally) -> None:
     """What the header of an encrypted image says is backed up as it stands there; with changes."""

@@ -314,9 +314,38 @@ def test_commands_come_from_the_configuration(tmp_path: Path, notes: Path) -> No
     assert "pre\npost\n" == notes.read_text()
 
 
-def test_looking_runs_nothing(tmp_path: Path, notes: Path) -> None:
+def test_looking_at_an_image_that_is_there_runs_nothing(tmp_path: Path, notes: Path) -> None:
     """`init` and `repair` freeze nobody."""
     with in_place(tmp_path, notes).live():
         pass
 
     assert "" == notes.read_text()
+
+
+def test_looking_at_an_image_that_the_first_command_makes_runs_both(tmp_path: Path, notes: Path) -> None:
+    """A snapshot of LVM is there only between them; it gets a name as in a backup."""
+    image = tmp_path / "image"
+    group = in_place(tmp_path, notes, f"echo $BACKY_REVISION > {image}", f"rm {image}")
+    image.unlink()
+    with group.live() as snapshots:
+        assert "pre\n" == notes.read_text()
+        assert 37 == len(whole(snapshots[NO_DISK]))
+
+    assert "pre\npost\n" == notes.read_text()
+
+
+def test_looking_at_an_image_that_no_command_makes_is_refused(tmp_path: Path, notes: Path) -> None:
+    """With the reason, after the second command has run; without a first command none runs."""
+    group = in_place(tmp_path, notes)
+    (tmp_path / "image").unlink()
+    with pytest.raises(SourceRefused, match="image: it does not exist"), group.live():
+        pass
+    assert "pre\npost\n" == notes.read_text()
+
+    alone_then = Commands(post=noting(notes, "again"))
+    with (
+        pytest.raises(SourceRefused, match="image: it does not exist"),
+        alone(FileSource(str(tmp_path / "image")), alone_then).live(),
+    ):
+        pass
+    assert "pre\npost\n" == notes.read_text()

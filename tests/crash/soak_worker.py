@@ -18,6 +18,7 @@ import time
 import traceback
 from collections import Counter
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 from blake3 import blake3
@@ -110,7 +111,8 @@ class Worker:
     def _expire(self, repository: Repository) -> None:
         with self._job(repository) as job:
             history = histories.load(job.directory)
-            execute_expiry(job, plan_expiry(history.revisions, SCHEDULE, self._clock.now()))
+            planner = partial(plan_expiry, schedule=SCHEDULE, now=self._clock.now())
+            execute_expiry(job, planner(history.revisions), planner)
 
     def _restore(self, repository: Repository) -> None:
         with self._job(repository) as job:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from crashsite import Run, Runner, Scene, noise, varied_image
-from small_store import StandingClock
+from small_store import StandingClock, images_of
 
 from backy.domain.config import JobConfig, SourceConfig, TagPolicy, render_job
 from tally import Tally
@@ -175,7 +175,7 @@ def interleave(scene: Scene, other: Runner, row: str, column: str, at: int) -> N
         assert (first not in listed) == bool({"forget", "expire"} & set(done))
     assert second in listed or {"expire", "backup"} <= set(done)
     scene.images = {uuid: scene.images.get(uuid, scene.site.image.read_bytes()) for uuid in listed}
-    scene.check_images()
+    assert scene.images == images_of(scene.site.base, "vm")
     assert scene.run("gc", "--now", "--force").ended_well
     scene.check_images()
 

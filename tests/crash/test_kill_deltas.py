@@ -43,9 +43,9 @@ def runner() -> Iterator[Runner]:
 
 
 @pytest.fixture
-def scene(tmp_path: Path, runner: Runner) -> Scene:
+def scene(memory: Path, runner: Runner) -> Scene:
     """A revision of four chunks, and one with a delta in place of the first two."""
-    scene = Scene(Site(tmp_path, chunk_size=C), runner)
+    scene = Scene(Site(memory, chunk_size=C), runner)
     scene.site.image.write_bytes(noise(1, 4 * C + 100))
     scene.backup()
     change(scene, 0, 17)
@@ -214,12 +214,12 @@ def listed(site: Site) -> set[str]:
 
 
 def test_a_backup_with_hints_may_be_killed_at_every_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally
+    memory: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally
 ) -> None:
     """No snapshot is ever without its line; the newest revision's stays, and the next run uses it."""
     monkeypatch.setattr(parallel, "THREADS", 1)
     monkeypatch.setattr("backy.repository.chunks.BATCH_SIZE", 3 * PAGE)
-    site = Site(tmp_path, chunk_size=C)
+    site = Site(memory, chunk_size=C)
     source = Clones(noise(1, 6 * C), frozen=True)
     images = {site.backup(source=source).uuid: bytes(source.content)}
     hinted = committed = 0

@@ -72,10 +72,10 @@ class Guest:
 
 
 def test_a_backup_of_two_disks_may_be_killed_at_every_step(
-    tmp_path: Path, runner: Runner, tally: Tally
+    memory: Path, runner: Runner, tally: Tally
 ) -> None:
     """All of it or nothing, and the next backup needs no help."""
-    guest = Guest(Site(tmp_path), runner)
+    guest = Guest(Site(memory), runner)
     guest.write(20)
     guest.images[guest.site.backup(job="guest").uuid] = guest.now()
     guest.write(30)
@@ -108,12 +108,12 @@ def test_a_backup_of_two_disks_may_be_killed_at_every_step(
 
 
 def test_a_backup_of_two_disks_with_hints_may_be_killed_at_every_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally
+    memory: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally
 ) -> None:
     """Snapshots of both are listed or gone; the next run compares both with the newest revision."""
     monkeypatch.setattr(parallel, "THREADS", 1)
     monkeypatch.setattr("backy.repository.chunks.BATCH_SIZE", 3 * PAGE)
-    site = Site(tmp_path, chunk_size=C)
+    site = Site(memory, chunk_size=C)
     shelf: dict[str, dict[str, bytes]] = {}
     disks = {
         name: Clones(noise(seed, 3 * C), frozen=True, place=name, shelf=shelf)

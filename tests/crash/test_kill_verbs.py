@@ -117,14 +117,14 @@ def test_forget_may_be_killed_at_every_step(scene: Scene, tally: Tally) -> None:
     assert tried >= 2
 
 
-def test_init_may_be_killed_at_every_step(tmp_path: Path, runner: Runner, tally: Tally) -> None:
+def test_init_may_be_killed_at_every_step(memory: Path, runner: Runner, tally: Tally) -> None:
     """Repeating it succeeds, or says that the job is there; then a backup succeeds."""
-    image = tmp_path / "image.raw"
+    image = memory / "image.raw"
     image.write_bytes(noise(1, 9000))
     reached: list[str] = []
     tried = 0
     for at in points():
-        base = tmp_path / f"at-{at}"
+        base = memory / f"at-{at}"
         job = str(base / "vm")
         request = {"reserve_size": 1 << 20, "threads": 1}
         if len(reached) > at and _is_one_of_many(reached[at - 1]):
@@ -133,7 +133,7 @@ def test_init_may_be_killed_at_every_step(tmp_path: Path, runner: Runner, tally:
         if run.ended_well:
             break
         tried += 1
-        reached = reached or _whole_init(runner, tmp_path / "whole" / "vm", image)
+        reached = reached or _whole_init(runner, memory / "whole" / "vm", image)
         again = runner.run("-b", job, "init", "file", str(image), **request)
         if not again.ended_well:
             again.check_says_why()

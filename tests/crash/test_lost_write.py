@@ -7,6 +7,7 @@ import pytest
 from crashsite import noise
 from loopdisk import Disk, mounted
 
+from backy.domain.revision import Trust
 from backy.ground import failpoint
 from backy.ground.errors import ReadBackDiffers
 from backy.operation.verify import Kind
@@ -45,6 +46,26 @@ def test_verify_finds_a_chunk_that_only_the_page_cache_has(disk: Disk) -> None:
         result = site.verify(quick=quick)
         assert [(Kind.CHUNK, victim.name)] == [(one.kind, one.chunk) for one in result.findings]
         assert good == cached(victim)
+
+
+@pytest.mark.parametrize("at", [100, 200, -5], ids=["header", "page", "table"])
+def test_verify_finds_a_map_that_only_the_page_cache_has(disk: Disk, at: int) -> None:
+    """And its revision is marked as lost, although whoever reads through the cache can restore it."""
+    site = Site(disk.folder)
+    site.image.write_bytes(noise(1, 8 * CHUNK))
+    revision = site.backup()
+    victim = site.job / f"{revision.uuid}.map"
+    good = cached(victim)
+
+    disk.overwrite(victim, at % len(good), b"rotte")
+
+    assert good == cached(victim)
+    assert site.image.read_bytes() == site.restored(revision)
+    for quick in (True, False):
+        assert [Kind.MAP] == [one.kind for one in site.concluded(quick=quick).findings]
+        assert good == cached(victim)
+        (now,) = site.history().revisions
+        assert (Trust.TRUSTED, revision.image_size) == (now.trust, now.damaged)
 
 
 def test_read_back_finds_a_target_that_only_the_page_cache_has(disk: Disk, tmp_path: Path) -> None:

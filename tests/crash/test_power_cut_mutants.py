@@ -63,7 +63,7 @@ def test_a_missing_sync_shows(tmp_path: Path, mutant: str) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.torture(weight=1)
+@pytest.mark.torture(weight=0.4, whole=True)
 @pytest.mark.parametrize("mutant", IN_TIME)
 def test_every_other_mutant_shows(tmp_path: Path, tally: Tally, mutant: str) -> None:
     """Which requests had been carried out, and in what way it is seen."""

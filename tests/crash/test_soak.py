@@ -90,7 +90,7 @@ def test_four_processes_do_everything_at_once(tmp_path: Path) -> None:
     assert check_nothing_is_lost(site) > 0
 
 
-@pytest.mark.torture(weight=100)  # far above its twenty minutes, since half a soak is none
+@pytest.mark.torture(weight=21, whole=True)  # half a soak is none
 def test_four_processes_do_everything_at_once_for_long(tmp_path: Path, tally: Tally) -> None:
     """Twenty minutes; memory and descriptors of each stay what they were."""
     site = make_jobs(tmp_path)

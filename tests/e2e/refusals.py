@@ -26,11 +26,17 @@ _AS_OTHERS = [
 ]
 
 
-def run_like_others(site: Site, *words: str) -> "subprocess.CompletedProcess[str]":
-    """`site.cli` as a process that needs permissions like everybody else, also where we are root."""
+def run_like_others(
+    site: Site, *words: str, job: str | None = "vm"
+) -> "subprocess.CompletedProcess[str]":
+    """`site.cli` as a process that needs permissions like everybody else, also where we are root.
+
+    Of another job, or with None of the whole repository.
+    """
+    place = site.base if job is None else site.base / job
     under = _AS_OTHERS if os.geteuid() == 0 else []
     return subprocess.run(
-        [*under, sys.executable, "-m", "backy", "-b", str(site.job), *words],
+        [*under, sys.executable, "-m", "backy", "-b", str(place), *words],
         check=False,
         capture_output=True,
         text=True,

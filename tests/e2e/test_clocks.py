@@ -108,6 +108,15 @@ def test_clock_that_was_a_year_ahead_costs_no_more_than_the_plan(timed: Timed) -
     assert 0 == timed.at(NOW, "verify").returncode
 
 
+def test_restore_of_what_is_dated_in_the_future_is_told(timed: Timed) -> None:
+    """`latest` goes by dates, and one that is a year ahead stays the latest for a year."""
+    ahead, target = timed.backed_up(NOW + YEAR), str(timed.site.folder / "out")
+    fresh = timed.backed_up(NOW)
+
+    assert f"warning: revision {ahead} is dated" in timed.at(NOW, "restore", target).stderr
+    assert "warning" not in timed.at(NOW, "restore", "-r", fresh, target).stderr
+
+
 def test_clock_that_is_a_year_behind_removes_nothing(timed: Timed) -> None:
     """All that is there is of the future then; once the clock is right, the plan is as ever."""
     days = [timed.backed_up(NOW - age * DAY) for age in (3, 2, 1)]

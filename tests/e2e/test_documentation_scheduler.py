@@ -16,7 +16,7 @@ from backy.daemon import workers
 from backy.daemon.metrics import _Snapshot
 from backy.daemon.openapi import DOCUMENT
 from backy.daemon.scheduler import Pool, Waiting, order
-from backy.domain import config, handshake_settings, rbd_settings, settings
+from backy.domain import api_settings, config, handshake_settings, rbd_settings, settings
 from backy.domain.chunk import parse_codec
 from backy.domain.chunkmap import NO_DISK
 from backy.domain.config import TagPolicy
@@ -63,7 +63,7 @@ def test_the_example_configuration_loads() -> None:
 
     assert ((), config.DEFAULT_BASE) == (found.legacy, found.general.base_dir)
     assert parse_codec(config.DEFAULT_CODEC) == found.general.codec
-    assert (settings.DEFAULT_ADDRESSES, settings.DEFAULT_PORT) == found.api[:2]
+    assert (api_settings.DEFAULT_ADDRESSES, api_settings.DEFAULT_PORT) == found.api[:2]
 
 
 def test_the_example_configuration_loads_with_all_that_is_commented_out() -> None:
@@ -82,9 +82,9 @@ def test_the_example_configuration_shows_every_key() -> None:
     known = {
         *config.SECTIONS,
         *(f"global.{key}" for key in config.GLOBAL_KEYS),
-        *(f"api.{key}" for key in settings._API),
-        *(f"api.cli-default.{key}" for key in settings._CLIENT),
-        *(f"peers.backup2.{key}" for key in settings._PEER),
+        *(f"api.{key}" for key in api_settings.API_KEYS),
+        *(f"api.cli-default.{key}" for key in api_settings.CLIENT_KEYS),
+        *(f"peers.backup2.{key}" for key in api_settings.PEER_KEYS),
         *(f"jobs.vm03.source.{key}" for key in ("type", *handshake_settings.KEYS)),
         *(f"jobs.vm04.{key}" for key in (config.SOURCES, *COMMAND_KEYS)),
         *(f"jobs.vm05.source.{key}" for key in ("type", *rbd_settings.KEYS)),
@@ -97,9 +97,9 @@ def test_the_configuration_page_has_every_key() -> None:
     """Each key stands in a table of the page, legacy ones in the text."""
     known = {
         *(f"global.{key}" for key in config.GLOBAL_KEYS),
-        *(f"api.{key}" for key in settings._API if key != "cli-default"),
-        *(f"api.cli-default.{key}" for key in settings._CLIENT),
-        *(f"peers.NAME.{key}" for key in settings._PEER),
+        *(f"api.{key}" for key in api_settings.API_KEYS if key != "cli-default"),
+        *(f"api.cli-default.{key}" for key in api_settings.CLIENT_KEYS),
+        *(f"peers.NAME.{key}" for key in api_settings.PEER_KEYS),
         *(f"schedules.NAME.TAG.{key}" for key in TagPolicy._fields),
         *(f"jobs.NAME.{key}" for key in ("schedule", "source.type")),
     }

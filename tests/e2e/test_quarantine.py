@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from in_process import backy
 from refusals import refused, run_like_others, unchanged
 
@@ -175,7 +176,7 @@ def test_verify_says_where_it_could_not_move_a_chunk_aside(store: Site) -> None:
 
     (store.chunks / "quarantine").chmod(0o700)
     assert (1, 1) == (done.returncode, done.stderr.count("\n"))
-    assert "warning: nothing could be moved aside or marked: make " in done.stderr
+    assert "warning: not everything could be moved aside or marked: make " in done.stderr
     assert bad.exists()
 
 
@@ -268,6 +269,24 @@ def test_repair_fills_what_the_image_still_has(store: Site) -> None:
     assert ["healed", "open"] == sorted(one["state"] for one in reports(store))
     again = json.loads(everywhere(store, "repair", "vm", "--json").stdout)
     assert [{"disk": "", "offset": CHUNK, "length": CHUNK}] == again["left"][0]["ranges"]
+
+
+def test_repair_reads_an_image_that_the_jobs_command_makes(store: Site) -> None:
+    """As a backup does, where there is no image without it."""
+    hidden = store.folder / "hidden.raw"
+    store.image.rename(hidden)
+    config = yaml.safe_load((store.job / "config").read_text())
+    config["source"]["pre-snapshot"] = f"cp {hidden} {store.image}"
+    config["source"]["post-snapshot"] = f"rm {store.image}"
+    (store.job / "config").write_text(yaml.safe_dump(config))
+    spoil(store, SECOND)
+    assert 1 == here(store, "verify").returncode
+
+    done = here(store, "repair")
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert 0 == here(store, "verify").returncode
+    assert not store.image.exists()
 
 
 def test_repair_of_a_whole_job_has_nothing_to_do(store: Site) -> None:

@@ -31,7 +31,7 @@ from backy.repository import history as histories
 from backy.repository import layout
 from backy.repository.chunks import ChunkWriter
 from backy.repository.maps import MapWriter, open_pinned
-from backy.repository.repository import Repository
+from backy.repository.repository import Job, Repository
 from backy.repository.users import registered
 from backy.target.base import Target
 from testsite import CHUNK, Site
@@ -185,13 +185,16 @@ def restore_to(
 
 def images_of(base: Path, name: str) -> dict[str, bytes]:
     """The images of all revisions in a job's history by UUID; BackyError where one has no image."""
-    found = {}
     with Repository.open(str(base)) as repository, repository.job(name) as job:
-        for revision in histories.load(job.directory).revisions:
-            target = MemoryTarget()
-            restore(repository, job, revision, target, NoProgress(), keep_going=False, read_back=False)
-            found[revision.uuid] = bytes(target.content)
-    return found
+        revisions = histories.load(job.directory).revisions
+        return {revision.uuid: image_of(repository, job, revision) for revision in revisions}
+
+
+def image_of(repository: Repository, job: Job, revision: Revision) -> bytes:
+    """The image of a revision, restored to memory; BackyError where it has none."""
+    target = MemoryTarget()
+    restore(repository, job, revision, target, NoProgress(), keep_going=False, read_back=False)
+    return bytes(target.content)
 
 
 class StandingClock:

@@ -13,7 +13,7 @@ import zstandard
 from forged import FORGED, forged_frame, map_header, page_of, put_chunk, put_map
 
 from backy.domain.chunk import LZ4, ZSTD, chunk_id
-from backy.domain.chunkmap import MAX_IMAGE, PAGE_ENTRIES
+from backy.domain.chunkmap import MAX_CHUNKS, MAX_IMAGE, MAX_TAIL, PAGE_ENTRIES
 from testsite import CHUNK, Site
 
 pytestmark = pytest.mark.proof("T19")
@@ -39,7 +39,7 @@ print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
-def limited(site: Site, *words: str) -> Run:
+def limited(site: Site, *words: str, seconds: float = SECONDS) -> Run:
     """Run the command line with an address space of 512 MiB; it ends soon and without a traceback."""
     began = time.monotonic()
     limit = f'ulimit -v {LIMIT >> 10}; exec "$@"'
@@ -49,7 +49,7 @@ def limited(site: Site, *words: str) -> Run:
     )
     code, peak = map(int, done.stdout.split())
     err = done.stderr
-    assert time.monotonic() - began < SECONDS, (words, time.monotonic() - began)
+    assert time.monotonic() - began < seconds, (words, time.monotonic() - began)
     assert "Traceback" not in err
     assert "internal error" not in err
     return Run(code, err, peak << 10)
@@ -136,6 +136,48 @@ def test_tables_that_are_one_hole_are_not_read_into_memory(site: Site, fields: d
     put_map(site, map_header(**fields), b"", image_size=fields["image_size"], hole=hole)
 
     check(site, "the chunk map is damaged")
+
+
+@pytest.mark.parametrize("size", [MAX_CHUNKS * CHUNK + 1, (1 << 62) + 5])
+def test_an_image_that_is_too_large_is_refused_before_memory_is_taken(memory: Path, size: int) -> None:
+    """A sparse file may claim nearly any size; nothing of it is left in the repository."""
+    site = Site(memory)
+    os.truncate(site.image, size)
+
+    run = limited(site, "backup", "daily")
+
+    assert (1, 1) == (run.code, run.err.count("\n")), run.err
+    assert "an image that is backed up has at most 32.0 TiB" in run.err
+    assert run.peak < 128 << 20
+    assert () == site.history().revisions
+
+
+def test_the_largest_image_that_is_backed_up_comes_back(memory: Path) -> None:
+    """Its page table has 64 MiB, of which there is one in memory at a time."""
+    site = Site(memory)
+    os.truncate(site.image, MAX_CHUNKS * CHUNK)
+    with site.image.open("r+b") as file:
+        file.seek(-5, os.SEEK_END)
+        file.write(b"x" * 5)
+
+    made = limited(site, "backup", "daily", seconds=30)
+    found = limited(site, "verify", seconds=30)
+
+    assert [(0, ""), (0, "")] == [(made.code, made.err), (found.code, found.err)]
+    assert max(made.peak, found.peak) < 256 << 20
+
+
+def test_the_largest_page_table_takes_no_more_memory_than_its_bytes(site: Site) -> None:
+    """One of 128 MiB, which is a hole and holds together, is read like any other."""
+    tail = bytes(MAX_TAIL)
+    image_size = MAX_TAIL // 32 * PAGE_ENTRIES * CHUNK
+    header = map_header(image_size=image_size, stored_pages=0, tail=tail)
+    put_map(site, header, b"", image_size=image_size, hole=MAX_TAIL)
+
+    run = limited(site, "verify", seconds=30)
+
+    assert (0, "") == (run.code, run.err)
+    assert run.peak < 320 << 20
 
 
 def test_an_image_of_64_pebibytes_that_is_not_there_is_refused(site: Site) -> None:

@@ -1,12 +1,16 @@
 """T22: chunks that a fast checksum cannot tell apart are stored apart and restored right."""
 
 import random
+import struct
 from pathlib import Path
+from types import ModuleType
 
 import blake3
+import murmur
 import pytest
+import twins
 import xxhash
-from twins import accumulate, twin
+from twins import accumulate
 
 from backy.domain.chunk import chunk_id
 from testsite import Site
@@ -16,19 +20,50 @@ pytestmark = pytest.mark.proof("T22")
 SIZE = 4 << 20
 
 
-@pytest.fixture(scope="module")
-def pair() -> tuple[bytes, bytes]:
-    """A victim's chunk, and an attacker's with the same XXH3-128."""
+def forged(maker: ModuleType) -> tuple[bytes, bytes]:
+    """A victim's chunk, and an attacker's with the same hash."""
     victim = random.Random(1).randbytes(SIZE)
-    return victim, twin(victim, (b"the attacker's own words " * SIZE)[:SIZE])
+    return victim, maker.twin(victim, (b"the attacker's own words " * SIZE)[:SIZE])
 
 
-def test_the_pair_is_one_to_xxh3_and_two_to_blake3(pair: tuple[bytes, bytes]) -> None:
-    """Same XXH3-128 and XXH3-64, four million different bytes, other chunk ids."""
-    victim, attacker = pair
+@pytest.fixture(scope="module")
+def xxh3_pair() -> tuple[bytes, bytes]:
+    """Two chunks with the same XXH3-128."""
+    return forged(twins)
+
+
+@pytest.fixture(scope="module")
+def murmur_pair() -> tuple[bytes, bytes]:
+    """Two chunks with the same MurmurHash3-128."""
+    return forged(murmur)
+
+
+@pytest.fixture(params=["xxh3_pair", "murmur_pair"])
+def pair(request: pytest.FixtureRequest) -> tuple[bytes, bytes]:
+    """Either pair."""
+    found: tuple[bytes, bytes] = request.getfixturevalue(request.param)
+    return found
+
+
+def test_the_pair_is_one_to_xxh3(xxh3_pair: tuple[bytes, bytes]) -> None:
+    """Same XXH3-128 and XXH3-64."""
+    victim, attacker = xxh3_pair
 
     assert xxhash.xxh3_128_digest(victim) == xxhash.xxh3_128_digest(attacker)
     assert xxhash.xxh3_64_digest(victim) == xxhash.xxh3_64_digest(attacker)
+
+
+def test_the_pair_is_one_to_murmur(murmur_pair: tuple[bytes, bytes]) -> None:
+    """Same MurmurHash3-128, by the whole hash and not by the state that was steered."""
+    victim, attacker = murmur_pair
+
+    assert murmur.murmur3(victim) == murmur.murmur3(attacker)
+
+
+def test_the_pair_is_two_to_blake3(pair: tuple[bytes, bytes]) -> None:
+    """Four million different bytes, other chunk ids."""
+    victim, attacker = pair
+
     assert sum(a != b for a, b in zip(victim, attacker, strict=True)) > SIZE * 0.99
     assert chunk_id(victim) != chunk_id(attacker)
 
@@ -68,13 +103,22 @@ def test_a_twin_in_the_place_of_its_victim_is_found(tmp_path: Path, pair: tuple[
         assert [one.name] == [found.chunk for found in site.verify(quick=quick).findings]
 
 
-def test_the_accumulators_are_those_of_xxh3(pair: tuple[bytes, bytes]) -> None:
+def test_the_accumulators_are_those_of_xxh3(xxh3_pair: tuple[bytes, bytes]) -> None:
     """The twin is no accident: both pairs of prefixes lead to one state, others do not."""
     stripes = SIZE // 64
-    victim, attacker = pair
+    victim, attacker = xxh3_pair
 
     assert accumulate(victim, stripes - 2) == accumulate(attacker, stripes - 2)
     assert accumulate(victim, stripes - 4) != accumulate(attacker, stripes - 4)
+
+
+def test_murmur_gives_its_published_answers() -> None:
+    """SMHasher's verification value, over 256 keys, lengths and seeds, and mmh3's own example."""
+    hashes = b"".join(murmur.murmur3(bytes(range(length)), 256 - length) for length in range(256))
+
+    assert (0x6384BA69,) == struct.unpack_from("<I", murmur.murmur3(hashes))
+    assert b"aE\xf5\x01W\x86q\xe2\x87}\xba+\xe4\x87\xaf~" == murmur.murmur3(b"foo")
+    assert bytes(16) == murmur.murmur3(b"")
 
 
 # From BLAKE3's test_vectors.json: input bytes 0, 1, …, 250, 0, 1, … of that length.

@@ -99,6 +99,65 @@ def test_an_impossible_path_is_no_target(backed_up: Site, name: str) -> None:
     assert caught.value.message.endswith("it was not touched.")
 
 
+@pytest.mark.parametrize("name", ["vm/new", "vm/{}.rev", "vm/config", "chunks/format", "new", "vm"])
+@pytest.mark.parametrize("linked", [True, False])
+def test_the_repository_is_no_target(backed_up: Site, name: str, linked: bool) -> None:
+    """A file in it may be a record or a chunk; no link leads around that."""
+    (revision,) = backed_up.history().revisions
+    (backed_up.folder / "link").symlink_to(backed_up.base)
+    before = [path for path in tree(backed_up.base) if "backy.log" not in str(path)]
+    folder = "link" if linked else "backups"
+
+    done = backed_up.cli("restore", str(backed_up.folder / folder / name.format(revision.uuid)))
+
+    assert (1, 1) == (done.returncode, done.stderr.count("\n"))
+    why = "it is a directory" if name == "vm" else "it lies in the repository"
+    assert why in done.stderr
+    assert before == [path for path in tree(backed_up.base) if "backy.log" not in str(path)]
+    assert backed_up.image.read_bytes() == backed_up.restored(revision)
+
+
+@pytest.mark.root
+def test_the_store_is_no_target_wherever_it_is_mounted(backed_up: Site, as_root: None) -> None:
+    """Also where the way to it does not lead through the repository."""
+    other = backed_up.folder / "mounted"
+    other.mkdir()
+    subprocess.run(["mount", "--bind", backed_up.chunks, other], check=True)
+    try:
+        done = backed_up.cli("restore", str(other / "format"))
+    finally:
+        subprocess.run(["umount", other], check=True)
+
+    assert 1 == done.returncode
+    assert "it lies in the repository" in done.stderr
+
+
+def test_the_list_of_bad_ranges_does_not_replace_the_image(backed_up: Site) -> None:
+    """Whatever the two paths look like."""
+    target = backed_up.folder / "out.raw"
+    target.write_text("old")
+    (backed_up.folder / "link").symlink_to(target)
+
+    done = backed_up.cli(
+        "restore", "--keep-going", "--bad-ranges", str(backed_up.folder / "link"), str(target)
+    )
+
+    assert (2, "old") == (done.returncode, target.read_text())
+    assert "--bad-ranges" in done.stderr
+
+
+def test_a_revision_whose_source_was_wrong_is_restored_with_a_warning(backed_up: Site) -> None:
+    """What is in the store is what was read, but nobody knows whether that was the image."""
+    target = backed_up.folder / "out.raw"
+    assert "" == backed_up.cli("restore", str(target)).stderr
+    assert 0 == backed_up.cli("distrust", "-r", "latest", "--reason", "source").returncode
+
+    done = backed_up.cli("restore", str(target))
+
+    assert 0 == done.returncode
+    assert "is distrusted: what was read of its source may be wrong" in done.stderr
+
+
 def test_a_terminal_is_no_target(backed_up: Site) -> None:
     """A terminal would take the image for commands."""
     master, slave = pty.openpty()

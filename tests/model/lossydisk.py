@@ -143,12 +143,19 @@ class LossyDisk:
 
     def _scan(self, path: Path) -> _File:
         """What is there lasts."""
-        if not path.is_dir():
-            file = _File(path.read_bytes())
-        else:
+        return self._found(str(path), path.stat().st_ino, is_directory=path.is_dir())
+
+    def _found(self, path: str, inode: Inode, *, is_directory: bool) -> _File:
+        if is_directory:
             file = _File(None)
-            file.names = {one.name: self._scan(one) for one in path.iterdir()}
-        self._files[path.stat().st_ino] = file
+            with os.scandir(path) as entries:
+                for one in entries:
+                    file.names[one.name] = self._found(
+                        one.path, one.inode(), is_directory=one.is_dir(follow_symlinks=False)
+                    )
+        else:
+            file = _File(Path(path).read_bytes())
+        self._files[inode] = file
         return file
 
 
@@ -170,6 +177,8 @@ class _Settling:
     def settle(self, path: str, folder: _File) -> None:
         """A directory that is there, and all that is below it."""
         folder.pending = []
+        if not folder.names and not os.listdir(path):
+            return  # most of the chunk store's folders, most of the time
         with os.scandir(path) as entries:
             there = {one.name: one.inode() for one in entries}
         for name, inode in there.items():

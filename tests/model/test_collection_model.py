@@ -153,7 +153,7 @@ def test_nothing_is_lost_in_any_interleaving(what: str, tally: Tally) -> None:
     tally.tell(outcome.states, f"collection, {what}: {outcome.states} states, none with a loss")
 
 
-@pytest.mark.torture(weight=1)
+@pytest.mark.torture(weight=1, whole=True)
 @pytest.mark.parametrize("what", WIDE)
 def test_nothing_is_lost_within_wider_bounds(what: str, tally: Tally) -> None:
     """The same with more writers, cycles, kills and power cuts."""
@@ -205,7 +205,7 @@ def test_no_delta_loses_its_base(what: str, tally: Tally) -> None:
     tally.tell(outcome.states, f"deltas, {what}: {outcome.states} states, none with a loss")
 
 
-@pytest.mark.torture(weight=1)
+@pytest.mark.torture(weight=1, whole=True)
 @pytest.mark.parametrize("what", DELTAS_WIDE)
 def test_no_delta_loses_its_base_within_wider_bounds(what: str, tally: Tally) -> None:
     """The same with more forgets, kills and jobs."""
@@ -247,7 +247,9 @@ def test_marks_by_id_may_leave_a_delta_that_nobody_needs_without_its_base() -> N
     [
         pytest.param(ROT, 23_000, id="one round"),
         pytest.param(ROT_LONGER, 126_000, id="two verifies"),
-        pytest.param(ROT_WIDE, 813_000, id="three jobs", marks=pytest.mark.torture(weight=1)),
+        pytest.param(
+            ROT_WIDE, 813_000, id="three jobs", marks=pytest.mark.torture(weight=1, whole=True)
+        ),
     ],
 )
 def test_damage_that_was_moved_aside_is_healed_or_marked(

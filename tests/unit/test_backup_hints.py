@@ -2,9 +2,11 @@
 
 import random
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from small_store import StandingClock
 
 from backy.domain import audit
 from backy.domain.revision import Distrust, Revision, SnapshotName
@@ -125,6 +127,88 @@ def test_the_snapshot_of_the_newest_revision_is_kept(hinted: Site, source: FakeS
         assert [revision.uuid] == list(source.kept)
         with Directory.open(str(hinted.job)) as job:
             assert {SnapshotName(revision.uuid): "memory"} == snapshots.listed(job)
+
+
+@pytest.mark.parametrize("off", [timedelta(days=365), timedelta(days=-365)])
+def test_a_run_with_a_wrong_clock_does_not_stop_later_ones_from_reading_changes_only(
+    hinted: Site, source: FakeSource, quiet_audit: None, off: timedelta
+) -> None:
+    """What a backup is compared with is what was made last, whatever date that or an older one bears."""
+    now = datetime(2026, 11, 28, tzinfo=UTC)
+    last = ""
+    for day in range(6):
+        hinted.clock = StandingClock(now + timedelta(days=day) + (off if day == 2 else timedelta(0)))
+        noise(source, day)
+
+        revision = hinted.backup(source=source)
+
+        assert last == (since(revision) or "")
+        last = revision.uuid
+        assert [last] == list(source.kept)
+        assert bytes(source.content) == hinted.restored(revision)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("spoil", [b"", b"{}", None])
+def test_a_damaged_list_of_snapshots_is_told_once(
+    hinted: Site, source: FakeSource, frozen: bool, spoil: bytes | None
+) -> None:
+    """By its name, and written anew by the same run, also where that makes no snapshots."""
+    source.frozen = frozen
+    path = hinted.job / "snapshots"
+    first = hinted.backup(source=source)
+    path.write_bytes(path.read_bytes()[:-1] + b"x" if path.exists() and spoil is None else spoil or b"x")
+    told: list[list[str]] = [[], []]
+    made = [hinted.backup(source=source, tell=one.append) for one in told]
+
+    assert [1, 0] == [sum("the list of snapshots is damaged" in line for line in one) for one in told]
+    assert not any("record" in line for one in told for line in one)
+    with Directory.open(str(hinted.job)) as job:
+        assert ({SnapshotName(made[1].uuid)} if frozen else set()) == set(snapshots.listed(job))
+    if frozen:
+        assert [first.uuid, made[0].uuid] == [since(one) for one in made]
+
+
+def test_a_list_of_snapshots_that_cannot_be_written_stops_no_backup_that_makes_none(
+    hinted: Site, source: FakeSource
+) -> None:
+    """A directory in its place is told each time."""
+    source.frozen = False
+    (hinted.job / "snapshots").mkdir()
+    told: list[str] = []
+    hinted.backup(source=source, tell=told.append)
+
+    assert 1 == sum("the list of snapshots is damaged" in line for line in told)
+
+
+def test_of_two_snapshots_that_a_stopped_run_left_the_one_made_last_counts(
+    hinted: Site, source: FakeSource, quiet_audit: None
+) -> None:
+    """The list says so, where the dates say otherwise."""
+    hinted.clock = StandingClock(datetime(2027, 11, 28, tzinfo=UTC))
+    ahead = hinted.backup(source=source)
+    before, content = {SnapshotName(ahead.uuid): "memory"}, source.kept[ahead.uuid]
+    hinted.clock = StandingClock(datetime(2026, 11, 28, tzinfo=UTC))
+    second = hinted.backup(source=source)
+    source.kept[ahead.uuid] = content
+    with Directory.open(str(hinted.job)) as job:
+        snapshots.note(job, {SnapshotName(second.uuid): "memory"}, before)
+
+    third = hinted.backup(source=source)
+
+    assert second.uuid == since(third)
+    assert [third.uuid] == list(source.kept)
+
+
+def test_without_snapshots_the_parent_is_not_one_of_the_future(hinted: Site) -> None:
+    """Its chunks are a year away from those of the image, in time or in content."""
+    hinted.image.write_bytes(NOISE.randbytes(2 * C))
+    hinted.clock = StandingClock(datetime(2027, 11, 28, tzinfo=UTC))
+    ahead = hinted.backup()
+    hinted.clock = StandingClock(datetime(2026, 11, 28, tzinfo=UTC))
+    second, third = hinted.backup(), hinted.backup()
+
+    assert [ahead.uuid, second.uuid] == [second.parent, third.parent]
 
 
 def test_a_snapshot_that_a_dead_run_left_is_removed(hinted: Site, source: FakeSource) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backy.ground import durable, failpoint
+from backy.ground import durable, failpoint, linux
 from backy.ground.directory import Directory
 from backy.ground.errors import StorageFailed
 from fakes import FailAt, Steps
@@ -224,3 +224,20 @@ def test_every_changing_call_is_a_failpoint(folder: Directory, act: Act) -> None
         act(folder)
 
     assert ["empty", "old"] == folder.names()
+
+
+def test_sync_all_is_syncfs_of_that_descriptor(
+    folder: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Errors are told by descriptor, so it has to be the one that was given; and they are passed on."""
+    synced: list[int] = []
+    monkeypatch.setattr(linux, "syncfs", synced.append)
+    durable.sync_all(folder.fd, folder.path)
+    assert [folder.fd] == synced
+
+    def failing(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(linux, "syncfs", failing)
+    with pytest.raises(StorageFailed, match="Input/output error"):
+        durable.sync_all(folder.fd, folder.path)

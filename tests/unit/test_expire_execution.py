@@ -2,8 +2,9 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,7 @@ import pytest
 from backy.domain import sealed
 from backy.domain.config import TagPolicy
 from backy.domain.retention import Fate, Verdict, plan_expiry
-from backy.domain.revision import Origin, Revision, Trust, serialise
+from backy.domain.revision import Distrust, Origin, Revision, Trust, serialise
 from backy.ground import failpoint
 from backy.ground.directory import Directory
 from backy.ground.errors import StorageFailed
@@ -57,6 +58,11 @@ def plan(job: Job) -> tuple[Verdict, ...]:
     return plan_expiry(history.load(job.directory).revisions, SCHEDULE, NOW)
 
 
+def expire(job: Job, made: Iterable[Verdict]) -> list[str]:
+    """Carry out a plan that was made before; UUIDs that were removed."""
+    return execute_expiry(job, made, partial(plan_expiry, schedule=SCHEDULE, now=NOW))
+
+
 def left(job: Job) -> dict[str, list[str]]:
     """Tags of all revisions that are still there."""
     return {one.uuid: list(one.tags) for one in history.load(job.directory).revisions}
@@ -73,7 +79,7 @@ def expected() -> dict[str, list[str]]:
 
 def test_plan_is_carried_out(job: Job) -> None:
     """Those removed are returned in order; of one only a tag goes, with the origins of the rest kept."""
-    assert REMOVED == execute_expiry(job, plan(job))
+    assert REMOVED == expire(job, plan(job))
 
     assert expected() == left(job)
     assert {"weekly": Origin.SCHEDULE} == history.load(job.directory).revisions[0].tags
@@ -81,19 +87,19 @@ def test_plan_is_carried_out(job: Job) -> None:
 
 def test_second_expiry_does_nothing(job: Job, tmp_path: Path) -> None:
     """What is left is what the schedule keeps, and no file is touched for it."""
-    execute_expiry(job, plan(job))
+    expire(job, plan(job))
     before = {path: path.stat().st_ctime_ns for path in tmp_path.iterdir()}
     steps = Steps()
     failpoint.install(steps)
 
-    assert [] == execute_expiry(job, plan(job))
+    assert [] == expire(job, plan(job))
     assert [] == steps.seen
     assert before == {path: path.stat().st_ctime_ns for path in tmp_path.iterdir()}
 
 
 def test_maps_stay_for_collection(job: Job, tmp_path: Path) -> None:
     """Expiry renames records and removes nothing that a restore may be reading."""
-    execute_expiry(job, plan(job))
+    expire(job, plan(job))
 
     assert all((tmp_path / f"{one.uuid}.map").exists() for one in HISTORY)
     assert all((tmp_path / f"{uuid}.forgotten").exists() for uuid in REMOVED)
@@ -110,7 +116,7 @@ def test_revision_whose_tags_changed_after_the_plan_is_passed_over(
     """Whoever saved a revision by a tag in the last moment has saved it; the others go."""
     made = plan(job)
     write(tmp_path, changed.with_tags(tags))
-    removed = execute_expiry(job, made)
+    removed = expire(job, made)
 
     assert [uuid for uuid in REMOVED if uuid != changed.uuid] == removed
     assert list(tags) == left(job)[changed.uuid]
@@ -121,7 +127,7 @@ def test_record_of_another_time_is_passed_over(job: Job, tmp_path: Path) -> None
     made = plan(job)
     write(tmp_path, msgspec.structs.replace(FIRST, taken_at=FIRST.taken_at + timedelta(seconds=1)))
 
-    assert FIRST.uuid not in execute_expiry(job, made)
+    assert FIRST.uuid not in expire(job, made)
     assert ["daily"] == left(job)[FIRST.uuid]
 
 
@@ -130,7 +136,72 @@ def test_trust_that_changed_after_the_plan_saves_nothing(job: Job, tmp_path: Pat
     made = plan(job)
     write(tmp_path, fake_revision(1, "daily", trust=Trust.VERIFIED))
 
-    assert REMOVED == execute_expiry(job, made)
+    assert REMOVED == expire(job, made)
+
+
+def forget(job: Job, uuid: str) -> None:
+    """An operator lets it go."""
+    history.forget(job.directory, uuid)
+
+
+def distrust(job: Job, uuid: str) -> None:
+    """An audit, or the operator, finds it wrong."""
+    history.edit(job.directory, uuid, lambda one: one.with_trust(Trust.DISTRUSTED, Distrust.SOURCE))
+
+
+def damage(job: Job, uuid: str) -> None:
+    """Verify finds that some of it is lost."""
+    history.edit(job.directory, uuid, lambda one: one.with_damage(4096))
+
+
+@pytest.mark.parametrize("spoil", [forget, distrust, damage])
+def test_revisions_stay_when_those_that_superseded_them_went_after_the_plan(
+    job: Job, spoil: Callable[[Job, str], None]
+) -> None:
+    """What the plan counted as good and newer may be gone or bad by now: the last good ones stay."""
+    made = plan(job)
+    for one in HISTORY[3:]:
+        spoil(job, one.uuid)
+
+    assert [] == expire(job, made)
+    assert set(REMOVED) <= set(left(job))
+
+
+@pytest.mark.parametrize("spoil", [forget, distrust, damage])
+def test_every_step_looks_anew_at_what_is_good(job: Job, spoil: Callable[[Job, str], None]) -> None:
+    """Also what goes bad between two removals counts no more for the second."""
+
+    def meanwhile() -> Iterator[Verdict]:
+        made = plan(job)
+        yield made[0]
+        for one in HISTORY[3:]:
+            spoil(job, one.uuid)
+        yield from made[1:]
+
+    assert [FIRST.uuid] == expire(job, meanwhile())
+    assert set(REMOVED[1:]) <= set(left(job))
+
+
+@pytest.mark.parametrize("spoil", [forget, distrust, damage])
+def test_tag_stays_when_what_superseded_it_went_after_the_plan(
+    job: Job, spoil: Callable[[Job, str], None]
+) -> None:
+    """A tag that is needed again is not taken away either."""
+    made = plan(job)
+    for one in HISTORY[4:]:
+        spoil(job, one.uuid)
+    expire(job, made)
+
+    assert ["daily", "weekly"] == left(job)[UNTAGGED.uuid]
+
+
+def test_record_that_rotted_counts_no_more_for_others(job: Job, tmp_path: Path) -> None:
+    """One that nobody can read any more supersedes nothing."""
+    made = plan(job)
+    for one in HISTORY[3:]:
+        (tmp_path / f"{one.uuid}.rev").write_bytes(b"rot")
+
+    assert [] == expire(job, made)
 
 
 @pytest.mark.parametrize("uuid", [FIRST.uuid, UNTAGGED.uuid])
@@ -139,7 +210,7 @@ def test_revision_that_is_gone_is_passed_over(job: Job, uuid: str) -> None:
     made = plan(job)
     history.forget(job.directory, uuid)
 
-    assert [one for one in REMOVED if one != uuid] == execute_expiry(job, made)
+    assert [one for one in REMOVED if one != uuid] == expire(job, made)
     assert {key: tags for key, tags in expected().items() if key != uuid} == left(job)
 
 
@@ -161,7 +232,7 @@ def test_record_that_rotted_after_the_plan_is_left_alone(
     path = tmp_path / f"{FIRST.uuid}.rev"
     path.write_bytes(content)
 
-    assert REMOVED[1:] == execute_expiry(job, made)
+    assert REMOVED[1:] == expire(job, made)
     assert content == path.read_bytes()
 
 
@@ -171,7 +242,7 @@ def test_verdicts_that_keep_or_refuse_touch_nothing(job: Job) -> None:
     steps = Steps()
     failpoint.install(steps)
 
-    assert [] == execute_expiry(job, [*made, made[0]._replace(fate=Fate.REFUSED)])
+    assert [] == expire(job, [*made, made[0]._replace(fate=Fate.REFUSED)])
     assert [] == steps.seen
 
 
@@ -184,7 +255,7 @@ def test_disk_that_fails_is_told_and_a_second_run_completes_the_plan(job: Job, c
         failpoint.install(hook)
         told = None
         try:
-            execute_expiry(job, made)
+            expire(job, made)
         except StorageFailed as error:
             told = error.code
         failpoint.install(None)
@@ -207,13 +278,13 @@ def test_every_single_failure_leaves_a_shorter_plan(job: Job, tmp_path: Path) ->
         hook = FailAt(number)
         failpoint.install(hook)
         try:
-            removed = execute_expiry(job, plan(job))
+            removed = expire(job, plan(job))
         except StorageFailed:
             removed = []
         failpoint.install(None)
         assert removed in (REMOVED, [])
         assert set(expected()) <= set(left(job)) <= {one.uuid for one in HISTORY}
-        execute_expiry(job, plan(job))
+        expire(job, plan(job))
         assert expected() == left(job)
         if hook.step is None:
             return
@@ -225,7 +296,7 @@ def test_full_disk_does_not_stop_expiry_from_making_room(job: Job) -> None:
     failpoint.install(Steps(fail_at="rename", code=errno.ENOSPC))
     removals = [one for one in plan(job) if one.remove]
 
-    assert REMOVED == execute_expiry(job, removals)
+    assert REMOVED == expire(job, removals)
     failpoint.install(None)
     assert {**expected(), UNTAGGED.uuid: ["daily", "weekly"]} == left(job)
 
@@ -242,7 +313,7 @@ def test_history_on_a_read_only_mount_is_told(job: Job, monkeypatch: pytest.Monk
     made = plan(job)
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(StorageFailed, match="read-only"):
-        execute_expiry(job, made)
+        expire(job, made)
     monkeypatch.undo()
 
     assert {one.uuid: list(one.tags) for one in HISTORY} == left(job)

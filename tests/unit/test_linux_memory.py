@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from unittest import mock
 
 import pytest
@@ -60,28 +61,39 @@ def test_nothing_is_zero() -> None:
 
 
 @repeatable(200)
-@given(content=plain_bytes(SIZE), start=st.integers(0, SIZE), length=st.integers(0, SIZE))
-def test_equal_finds_the_same_bytes(content: bytes, start: int, length: int) -> None:
-    """Bytes cut out of the buffer are found where they were."""
+@given(content=plain_bytes(SIZE), cuts=st.lists(st.integers(0, SIZE), max_size=6))
+def test_equal_finds_the_same_bytes_in_pieces(content: bytes, cuts: list[int]) -> None:
+    """What is cut out of the buffer is found, however it is cut and wherever the pieces come from."""
     whole = bytes(filled(content).view)
-    other = whole[start : start + length]
+    stops = sorted(cuts)
+    pieces = [
+        (b"?" + whole[start:stop] + b"?", 1, stop - start) for start, stop in pairwise([0, *stops])
+    ]
 
-    assert equal(filled(content), other, start)
+    assert equal(filled(content), max([0, *cuts]), pieces)
 
 
 @repeatable(200)
-@given(content=plain_bytes(SIZE), start=st.integers(0, SIZE), other=plain_bytes(300, least=0))
-def test_equal_agrees_with_comparing_slices(content: bytes, start: int, other: bytes) -> None:
-    """Any bytes are equal exactly when the slice of that length is."""
+@given(content=plain_bytes(SIZE), other=plain_bytes(300, least=0), cut=st.integers(0, 300))
+def test_equal_agrees_with_comparing_slices(content: bytes, other: bytes, cut: int) -> None:
+    """Two pieces are equal exactly when the slice of their length is."""
     whole = bytes(filled(content).view)
+    cut = min(cut, len(other))
+    pieces = [(other, 0, cut), (other, cut, len(other) - cut)]
 
-    assert (whole[start : start + len(other)] == other) is equal(filled(content), other, start)
+    assert (whole[: len(other)] == other) is equal(filled(content), len(other), pieces)
 
 
-@pytest.mark.parametrize("start", [0, 1, SIZE])
-def test_equal_does_not_look_behind_the_buffer(start: int) -> None:
-    """What is longer than the rest of the buffer is not equal, and is not compared."""
-    assert not equal(Buffer(SIZE), bytes(SIZE - start + 1), start)
+@pytest.mark.parametrize("length", [PAGE - 1, PAGE + 1])
+def test_equal_wants_pieces_of_just_that_length(length: int) -> None:
+    """Pieces that end early or late prove nothing, though all their bytes are right."""
+    assert not equal(Buffer(SIZE), length, [(bytes(PAGE), 0, PAGE)])
+
+
+def test_equal_does_not_look_behind_the_buffer_or_a_piece() -> None:
+    """What is longer than the buffer, or than the bytes given, is not equal, and is not compared."""
+    assert not equal(Buffer(SIZE), SIZE + 1, [(bytes(SIZE + 1), 0, SIZE + 1)])
+    assert not equal(Buffer(SIZE), PAGE, [(bytes(PAGE), 1, PAGE)])
 
 
 @contextmanager

@@ -121,7 +121,7 @@ def test_ten_simulated_days_starve_no_job_and_run_none_twice() -> None:
 
 
 @pytest.mark.proof("T25")
-@pytest.mark.torture(weight=1)
+@pytest.mark.torture(weight=1.2, whole=True)
 def test_ninety_simulated_days_of_ten_thousand_jobs_are_even() -> None:
     """T25: no starvation, no double run, every hour's starts within 20 % of even."""
     found = simulate(fleet(10_000, 10), workers=4, days=90)

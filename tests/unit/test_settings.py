@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from backy.domain.api_settings import API_KEYS, ApiConfig, PeerConfig
 from backy.domain.chunkmap import NO_DISK
 from backy.domain.config import (
     GLOBAL_KEYS,
@@ -13,7 +14,7 @@ from backy.domain.config import (
     parse_job,
     render_job,
 )
-from backy.domain.settings import _API, DEFAULT_FILE, ApiConfig, PeerConfig, Settings, parse_settings
+from backy.domain.settings import DEFAULT_FILE, Settings, parse_settings
 from backy.ground.errors import ConfigError, ConfigFaults
 
 EXAMPLE = Path(__file__).parents[2] / "backy.conf.example"
@@ -363,7 +364,7 @@ def test_example_mentions_every_key() -> None:
     """Nobody needs to look into the program for what may be set."""
     text = EXAMPLE.read_text(encoding="utf-8")
 
-    assert [] == [key for key in (*GLOBAL_KEYS, "api", *_API) if f"{key}:" not in text]
+    assert [] == [key for key in (*GLOBAL_KEYS, "api", *API_KEYS) if f"{key}:" not in text]
 
 
 DISKS = """

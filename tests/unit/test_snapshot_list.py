@@ -8,7 +8,7 @@ import pytest
 from backy.domain import sealed
 from backy.domain.revision import SnapshotName
 from backy.ground.directory import Directory
-from backy.ground.errors import RecordDamaged
+from backy.ground.errors import SnapshotsDamaged
 from backy.repository import layout, snapshots
 
 ONE, TWO = (f"{number:08x}-1111-4111-8111-111111111111" for number in (1, 2))
@@ -49,5 +49,5 @@ def test_list_that_cannot_be_ours_is_none(tmp_path: Path, content: object) -> No
     """Nothing of it is believed."""
     document = json.dumps({"snapshots": content}).encode()
     (tmp_path / layout.SNAPSHOTS).write_bytes(sealed.seal(document))
-    with Directory.open(str(tmp_path)) as job, pytest.raises(RecordDamaged):
+    with Directory.open(str(tmp_path)) as job, pytest.raises(SnapshotsDamaged):
         snapshots.listed(job)

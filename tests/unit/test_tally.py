@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import torture
-from tally import Budget, Figures, Tally, read
+from tally import Budget, Figures, Need, Tally, read
 
-WEIGHTS = {"a": 1.0, "b": 3.0, "c": 4.0}
+NEEDS = {"a": Need(1.0), "b": Need(3.0), "c": Need(4.0)}
 
 
 def figures(test: str = "a", **others: object) -> Figures:
@@ -27,7 +27,7 @@ def test_shares_go_by_weight(tmp_path: Path) -> None:
     """Two processes have a hundred seconds: 25, 75 and 100 of the two hundred."""
     budget = Budget(tmp_path, 100.0, 2)
 
-    assert [25.0, 75.0, 100.0] == [budget.share(test, WEIGHTS, 0.0) for test in WEIGHTS]
+    assert [25.0, 75.0, 100.0] == [budget.share(test, NEEDS, 0.0) for test in NEEDS]
 
 
 def test_time_that_was_left_goes_to_those_that_follow(tmp_path: Path) -> None:
@@ -36,10 +36,23 @@ def test_time_that_was_left_goes_to_those_that_follow(tmp_path: Path) -> None:
     budget.write(figures("a", state="passed"))
     budget.write(figures("b", ends=60.0))
 
-    assert 90.0 == budget.share("c", WEIGHTS, 10.0)
+    assert 90.0 == budget.share("c", NEEDS, 10.0)
     budget.write(figures("b", ends=95.0))
-    assert 75.0 == budget.share("c", WEIGHTS, 15.0 + 0.0) - 10.0
-    assert 0.0 == budget.share("c", WEIGHTS, 101.0)
+    assert 75.0 == budget.share("c", NEEDS, 15.0 + 0.0) - 10.0
+    assert 0.0 == budget.share("c", NEEDS, 101.0)
+
+
+def test_what_cannot_be_cut_has_its_time_set_aside(tmp_path: Path) -> None:
+    """However little its weight would give it; nobody else gets it, before nor while it runs."""
+    needs = {"whole": Need(1.0, whole=True), "a": Need(30.0), "b": Need(90.0)}
+    budget = Budget(tmp_path, 100.0, 2)
+
+    assert [60.0, 35.0, 100.0] == [budget.share(test, needs, 0.0) for test in needs]
+    budget.write(figures("whole", ends=60.0))
+    assert 35.0 == budget.share("a", needs, 0.0)
+    budget.write(figures("whole", state="passed"))
+    assert 50.0 == budget.share("a", needs, 0.0)
+    assert 3.0 == budget.share("whole", needs, 97.0)
 
 
 def test_figures_are_what_was_written(tmp_path: Path) -> None:

@@ -150,6 +150,17 @@ def test_a_generation_has_no_seal_until_it_is_sealed(store: FakeStore) -> None:
         assert Seal(at=NOW, writers=("a", "b")) == generation.read_seal()
 
 
+def test_a_seal_lasts_once_it_is_set(store: FakeStore) -> None:
+    """Its bytes, its name, and then the directory: nothing that would be set again by other writers."""
+    with garbage.new_generation(store.chunks) as generation:
+        steps = Steps()
+        failpoint.install(steps)
+        generation.seal(NOW, [])
+
+        assert ["create", "write", "sync", "link", "sync"] == steps.verbs()
+        assert steps.seen[-1].endswith(f"/trash/{generation.name}")
+
+
 def test_a_generation_is_sealed_once(store: FakeStore) -> None:
     """A second seal would forget writers; `reseal` is for seals that say nothing."""
     with condemned(store) as generation:

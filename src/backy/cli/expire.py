@@ -1,5 +1,7 @@
 """`backy expire`: carry out, or show, what the schedule's retention asks for."""
 
+from functools import partial
+
 import click
 
 from backy.cli import edge
@@ -33,16 +35,16 @@ def command(options: Options, *, dry_run: bool, as_json: bool, apply_orphaned_ta
     with options.opened_job() as (_, job), options.log_for(job) as log:
         schedule = job.config().schedule
         history = histories.load(job.directory)
-        plan = plan_expiry(
-            history.revisions, schedule, SystemClock().now(), apply_orphaned=apply_orphaned_tags
-        )
+        now = SystemClock().now()
+        planner = partial(plan_expiry, schedule=schedule, now=now, apply_orphaned=apply_orphaned_tags)
+        plan = planner(history.revisions)
         refused = [one for one in plan if one.fate is Fate.REFUSED]
         if as_json:
             click.echo(json([one._asdict() for one in plan]))
         elif dry_run:
             click.echo(_table(plan))
         if not dry_run:
-            removed = execute_expiry(job, plan)
+            removed = execute_expiry(job, plan, planner)
             for uuid in removed:
                 log.info("revision expired", job=job.name, revision=uuid)
             if not as_json:

@@ -7,6 +7,7 @@ from backy.cli.render import byte_range, counted, json, table
 from backy.ground.clock import SystemClock
 from backy.ground.errors import BackyError
 from backy.operation.repair import Repaired, repair
+from backy.source.base import Owner
 from backy.source.registry import open_group
 
 
@@ -29,7 +30,8 @@ def command(options: Options, name: str | None, *, as_json: bool) -> None:
         options = options._replace(job=name)
     settings = options.global_config()
     with options.opened_job() as (repository, job), options.log_for(job) as log:
-        group = open_group(job.config().source, job.config_path, None)
+        owner = Owner(repository.format.repository, job.name)
+        group = open_group(job.config().source, job.config_path, owner)
         log.info("repair started", job=job.name)
         try:
             done = repair(repository, job, group, settings.codec, SystemClock(), options.progress())

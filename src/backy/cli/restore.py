@@ -2,12 +2,15 @@
 
 import os
 import sys
+from datetime import datetime
 
 import click
 
 from backy.cli import edge
 from backy.cli.options import Options, pass_options
 from backy.cli.render import counted, json, local_time, table
+from backy.domain.revision import Distrust, Revision
+from backy.domain.sla import is_future
 from backy.ground.clock import SystemClock
 from backy.ground.errors import BackyError, OptionRefused, StorageFailed
 from backy.ground.linux import keep_freed_memory
@@ -62,10 +65,8 @@ def command(
     """
     if read_back and target == STREAM:
         raise OptionRefused("--read-back", "standard output cannot be read back")
-    if bad_ranges is not None and not keep_going:
-        raise OptionRefused("--bad-ranges", "it goes with --keep-going")
-    if bad_ranges is not None and not os.path.isdir(os.path.dirname(os.path.abspath(bad_ranges))):
-        raise OptionRefused("--bad-ranges", f"the directory of {bad_ranges} does not exist")
+    if bad_ranges is not None:
+        _check_list(bad_ranges, target, keep_going=keep_going)
     ceph = CephOptions(ceph_conf, ceph_user, overwrite)
     if ceph != CephOptions() and not target.startswith(PREFIX):
         raise OptionRefused("--overwrite, --ceph-conf, --ceph-user", f"they go with {PREFIX}POOL/IMAGE")
@@ -77,6 +78,7 @@ def command(
         chosen = choose_disk(revision, disk)
         name = chosen.disk if chosen else ""
         of_disk = {"disk": name} if name else {}
+        _warn(revision, clock.now())
         log.info("restore started", job=job.name, revision=revision.uuid, target=target, **of_disk)
         try:
             bad = restore(
@@ -104,6 +106,30 @@ def command(
     if bad:
         _report(bad, bad_ranges)
         sys.exit(1)
+
+
+def _check_list(file: str, target: str, *, keep_going: bool) -> None:
+    """Refuse a list of bad ranges that cannot be written, or would replace the image; OptionRefused."""
+    if not keep_going:
+        raise OptionRefused("--bad-ranges", "it goes with --keep-going")
+    if os.path.realpath(file) == os.path.realpath(target):
+        raise OptionRefused("--bad-ranges", "it names the target, which is to hold the image")
+    if not os.path.isdir(os.path.dirname(os.path.abspath(file))):
+        raise OptionRefused("--bad-ranges", f"the directory of {file} does not exist")
+
+
+def _warn(revision: Revision, now: datetime) -> None:
+    """Say what speaks against a revision that can be restored all the same."""
+    if revision.distrust is Distrust.SOURCE:
+        edge.say(
+            f"warning: revision {revision.uuid} is distrusted: what was read of its source may be "
+            "wrong; an older one may be better."
+        )
+    if is_future(revision, now):
+        edge.say(
+            f"warning: revision {revision.uuid} is dated {local_time(revision.taken_at)}, which is "
+            "in the future: it may be older than others; check the clock."
+        )
 
 
 def _report(bad: list[BadRange], file: str | None) -> None:

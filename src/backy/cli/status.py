@@ -1,5 +1,7 @@
 """`backy status`: list the revisions of a job, or the jobs of a repository."""
 
+import sys
+from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
 
@@ -10,6 +12,7 @@ from backy.cli.options import Options, pass_options
 from backy.cli.render import are, counted, json, local_time, table
 from backy.domain.legacy import as_in_2_5
 from backy.domain.revision import Consistency, Reading, Revision, Stats, Trust
+from backy.ground.errors import JobMissing, StorageFailed
 from backy.ground.units import format_duration, format_size
 from backy.operation.select import choose
 from backy.repository import history as histories
@@ -143,11 +146,16 @@ class _JobSummary(NamedTuple):
     torn: int
     damaged: int
     unusable_records: int
+    problem: str | None = None
 
 
 def _summary(repository: Repository, name: str) -> _JobSummary:
-    with repository.job(name) as job:
-        history = histories.load(job.directory)
+    """What there is to say of a job, be it that it cannot be read; JobMissing."""
+    try:
+        with repository.job(name) as job:
+            history = histories.load(job.directory)
+    except StorageFailed as error:
+        return _JobSummary(name, 0, None, 0, 0, 0, 0, error.message)
     newest = history.revisions[-1] if history.revisions else None
     return _JobSummary(
         name,
@@ -161,11 +169,23 @@ def _summary(repository: Repository, name: str) -> _JobSummary:
 
 
 def _show_jobs(repository: Repository, *, as_json: bool, as_yaml: bool) -> None:
-    found = [_summary(repository, name) for name in repository.jobs()]
+    found = []
+    for name in repository.directories():
+        with suppress(JobMissing):  # gone meanwhile, or no job
+            found.append(_summary(repository, name))
     if as_json or as_yaml:
         documents = [one._asdict() for one in found]
         click.echo(json(documents) if as_json else _yaml(documents))
-        return
+    else:
+        click.echo(_job_table(found))
+    problems = [one.problem for one in found if one.problem is not None]
+    for problem in problems:
+        edge.say(f"warning: {problem}")
+    if problems:
+        sys.exit(1)
+
+
+def _job_table(found: list[_JobSummary]) -> str:
     rows = []
     for one in found:
         problems = (
@@ -173,6 +193,9 @@ def _show_jobs(repository: Repository, *, as_json: bool, as_yaml: bool) -> None:
             (one.damaged, "damaged"),
             (one.unusable_records, "records unusable"),
         )
+        if one.problem is not None:
+            rows.append([one.job, "-", "-", "-", "cannot be read"])
+            continue
         rows.append(
             [
                 one.job,
@@ -182,7 +205,7 @@ def _show_jobs(repository: Repository, *, as_json: bool, as_yaml: bool) -> None:
                 ", ".join(f"{count} {word}" for count, word in problems if count),
             ]
         )
-    click.echo(table(["Job", "Revisions", "Latest (local)", "Image", "Remarks"], rows, right=(1, 3)))
+    return table(["Job", "Revisions", "Latest (local)", "Image", "Remarks"], rows, right=(1, 3))
 
 
 def _warn(history: History, job: str) -> None:

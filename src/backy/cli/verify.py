@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import click
 
@@ -15,6 +15,7 @@ from backy.ground.errors import (
     CouldNotVerify,
     FormatUnknown,
     HistoryUnclear,
+    JobMissing,
     OptionRefused,
     RecordDamaged,
     RevisionMissing,
@@ -61,7 +62,7 @@ def command(
     Decodes and hashes every chunk that the revisions need, shared ones once; of one job, or of all
     jobs where none is named. Bad chunks are moved aside with a report, so that the next backup stores
     them anew; revisions are marked as damaged or verified. Exit code 0: all is well, 1: findings,
-    2: it could not run.
+    2: it could not run, or not for every job, and found nothing.
 
     \b
     Example:
@@ -80,23 +81,19 @@ def command(
             sys.exit(1)
         return
     with _could_not_verify():
-        result, done = _verify(options, spec, quick=quick, look_only=no_quarantine)
+        result, done, unreadable = _verify(options, spec, quick=quick, look_only=no_quarantine)
     if as_json:
-        click.echo(json(_document(result)))
-    elif result.findings:
-        click.echo(_table(result.findings))
-    if not as_json:
-        what = "checksums of " if quick else ""
-        found_any = counted(len(result.findings), "finding") if result.findings else "no findings"
-        options.tell(
-            f"{counted(result.revisions, 'revision')}, {what}{counted(result.chunks, 'chunk')} "
-            f"verified: {found_any}"
-        )
-        _tell_concluded(options, done)
+        click.echo(json(_document(result, unreadable)))
+    else:
+        _tell_result(options, result, done, quick=quick)
+    for name, error in unreadable.items():
+        edge.say(f"warning: job {name!r} was not verified: {error.message}")
     if result.findings and done.failed is not None:
-        edge.say(f"warning: nothing could be moved aside or marked: {done.failed}")
+        edge.say(f"warning: not everything could be moved aside or marked: {done.failed}")
     if result.findings:
         sys.exit(1)
+    if unreadable:
+        sys.exit(CouldNotVerify.exit_code)
 
 
 @contextmanager
@@ -113,7 +110,15 @@ def _could_not_verify() -> Iterator[None]:
         raise CouldNotVerify(cause) from error
 
 
-def _tell_concluded(options: Options, done: Concluded) -> None:
+def _tell_result(options: Options, result: Result, done: Concluded, *, quick: bool) -> None:
+    if result.findings:
+        click.echo(_table(result.findings))
+    what = "checksums of " if quick else ""
+    found_any = counted(len(result.findings), "finding") if result.findings else "no findings"
+    options.tell(
+        f"{counted(result.revisions, 'revision')}, {what}{counted(result.chunks, 'chunk')} "
+        f"verified: {found_any}"
+    )
     if done.aside:
         options.tell(
             f"{counted(done.aside, 'chunk')} moved aside, {counted(done.damaged, 'revision')} damaged: "
@@ -123,11 +128,23 @@ def _tell_concluded(options: Options, done: Concluded) -> None:
         options.tell(f"{counted(done.healed, 'damaged chunk')} had been stored anew")
 
 
-def _verify(options: Options, spec: str, *, quick: bool, look_only: bool) -> tuple[Result, Concluded]:
+def _verify(
+    options: Options, spec: str, *, quick: bool, look_only: bool
+) -> tuple[Result, Concluded, dict[str, StorageFailed]]:
+    """What was found and done, and which of several jobs could not be read."""
     with ExitStack() as stack:
         repository, name = stack.enter_context(options.opened())
-        jobs = repository.jobs() if name is None else [name]
-        selection = [_selected(stack, repository, job, spec, lenient=name is None) for job in jobs]
+        unreadable: dict[str, StorageFailed] = {}
+        if name is None:
+            selection = []
+            for job in repository.directories():
+                try:
+                    with suppress(JobMissing):  # gone meanwhile, or no job
+                        selection.append(_selected(stack, repository, job, spec, lenient=True))
+                except StorageFailed as error:
+                    unreadable[job] = error
+        else:
+            selection = [_selected(stack, repository, name, spec, lenient=False)]
         log = stack.enter_context(options.log_for(selection[0].job if name else repository))
         log.info("verify started", job=name or "(all)", spec=spec, quick=quick)
         result = verify(repository, selection, options.progress(), quick=quick)
@@ -141,8 +158,9 @@ def _verify(options: Options, spec: str, *, quick: bool, look_only: bool) -> tup
             aside=done.aside,
             damaged=done.damaged,
             healed=done.healed,
+            unreadable=list(unreadable),
         )
-        return result, done
+        return result, done, unreadable
 
 
 def _slice(options: Options, duration: str) -> Slice:
@@ -219,9 +237,14 @@ def _table(findings: list[Finding]) -> str:
     return table(["What", "Job", "Revision", "Bytes (offset+length)", "Why"], rows)
 
 
-def _document(result: Result) -> dict[str, object]:
+def _document(result: Result, unreadable: dict[str, StorageFailed]) -> dict[str, object]:
     findings = [
         {**one._asdict(), "ranges": [{"offset": at, "length": length} for at, length in one.ranges]}
         for one in result.findings
     ]
-    return {"revisions": result.revisions, "chunks": result.chunks, "findings": findings}
+    return {
+        "revisions": result.revisions,
+        "chunks": result.chunks,
+        "findings": findings,
+        "unreadable": [{"job": name, "why": error.message} for name, error in unreadable.items()],
+    }

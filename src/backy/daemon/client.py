@@ -26,7 +26,7 @@ from urllib.request import (
 import msgspec
 
 from backy.daemon import local_token
-from backy.domain.settings import ApiConfig
+from backy.domain.api_settings import ApiConfig
 from backy.ground.errors import DaemonUnreachable
 
 _SECONDS = 10.0

@@ -21,7 +21,8 @@ from backy.daemon.connections import close_slow, limited
 from backy.daemon.notify import Notifier
 from backy.daemon.prepare import only_daemon, open_repository
 from backy.daemon.service import Log, Service
-from backy.domain.settings import ApiConfig, Settings
+from backy.domain.api_settings import ApiConfig
+from backy.domain.settings import Settings
 from backy.ground.clock import Clock
 from backy.ground.errors import ListenRefused, StorageFailed
 from backy.repository.repository import Repository

@@ -27,7 +27,7 @@ Limits: plain length 1 byte to 4 MiB; an Encoder belongs to one thread.
 import re
 import struct
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, NewType
+from typing import NamedTuple, NewType, TypeVar
 
 import blake3
 import xxhash
@@ -38,6 +38,7 @@ from backy.ground import lz4blocks
 from backy.ground.errors import ChunkDamaged
 
 ChunkId = NewType("ChunkId", bytes)
+Laid = TypeVar("Laid")
 
 ID_SIZE = 32
 ZERO = ChunkId(bytes(ID_SIZE))
@@ -232,7 +233,7 @@ def decode_whole(
         base_plain = read_base(header.base)
         bound = delta.max_length(header.plain_length)
         content = _expand(ident, header.codec, payload, None, bound)
-        plain = _laid(ident, content, base_plain, header.plain_length)
+        plain = _laid(delta.apply, ident, content, base_plain, header.plain_length)
         numbers, laid = delta.head(content)
         found = Decoded(plain, numbers, laid + header.payload_length)
     if chunk_id(found.plain) != ident:
@@ -242,23 +243,25 @@ def decode_whole(
 
 def expand_fresh(
     ident: ChunkId, frame: list[Buffer], length: int, base_plain: bytes | None = None
-) -> bytes:
+) -> list[delta.Piece]:
     """What a frame that was just encoded expands to, for the comparison before it may get a name.
 
     Proves the codec's work only; the caller compares with the plain bytes. A delta is laid on
-    `base_plain`. Raises ChunkDamaged.
+    `base_plain`; its pieces are not put together, since they are only looked at. Raises ChunkDamaged.
     """
     header = Header(*HEADER.unpack(frame[0])[2:])
     payload = memoryview(frame[1])
     if base_plain is None:
-        return _expand(ident, header.codec, payload, length, length)
+        return [delta.Piece(_expand(ident, header.codec, payload, length, length), 0, length)]
     content = _expand(ident, header.codec, payload, None, delta.max_length(length))
-    return _laid(ident, content, base_plain, length)
+    return _laid(delta.pieces, ident, content, base_plain, length)
 
 
-def _laid(ident: ChunkId, content: bytes, base_plain: bytes, length: int) -> bytes:
+def _laid(
+    lay: Callable[[bytes, bytes, int], Laid], ident: ChunkId, content: bytes, base: bytes, length: int
+) -> Laid:
     try:
-        return delta.apply(content, base_plain, length)
+        return lay(content, base, length)
     except ValueError as error:
         raise _damaged(ident, str(error)) from error
 

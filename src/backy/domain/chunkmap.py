@@ -20,6 +20,7 @@ and neither reading nor writing holds more than one page in memory.
 Limits: pure; `repository.maps` reads and writes the file.
 """
 
+import re
 import struct
 from array import array
 from collections.abc import Callable, Collection, Iterator
@@ -39,9 +40,12 @@ NO_DISK = ""
 MIN_CHUNK, MAX_CHUNK = 4096, MAX_PLAIN
 MAX_IMAGE = 1 << 56
 MAX_TAIL = 128 << 20  # what a reader holds in memory; four million bases
+# Of an image that is backed up: its page table takes half of that, which leaves room for bases.
+MAX_CHUNKS = MAX_TAIL // 2 // 32 * PAGE_ENTRIES
 
 DIGEST_SIZE = 32
 ZERO_PAGE = bytes(DIGEST_SIZE)
+_NOT_ZERO = re.compile(rb"[^\0]")
 _DIGEST_OF_ZEROS = blake3.blake3(bytes(PAGE_ENTRIES * ENTRY_SIZE)).digest()
 
 
@@ -119,7 +123,7 @@ def root(header: bytes) -> bytes:
     return digest(header)
 
 
-def digest(content: bytes) -> bytes:
+def digest(content: bytes | bytearray) -> bytes:
     """BLAKE3-256."""
     return blake3.blake3(content).digest()
 
@@ -222,18 +226,26 @@ class Page:
             raise ValueError("a zero chunk has a base")
 
 
-def split_tail(header: Header, tail: bytes) -> tuple[list[bytes], list[ChunkId]]:
-    """(page digests, base ids); ValueError where tail and header do not belong together."""
+def split_tail(header: Header, tail: bytes) -> "tuple[array[int], list[ChunkId]]":
+    """(numbers of the stored pages, base ids); ValueError where tail and header do not fit together.
+
+    Runs of pages that are not stored are passed over at once: as holes, millions of them cost nothing.
+    """
     if len(tail) != header.tail_length or digest(tail) != header.tail_digest:
         raise ValueError("its page table does not match its header")
     cut = header.layout.pages * DIGEST_SIZE
-    digests = [tail[at : at + DIGEST_SIZE] for at in range(0, cut, DIGEST_SIZE)]
-    bases = [ChunkId(tail[at : at + ID_SIZE]) for at in range(cut, len(tail), ID_SIZE)]
-    if sum(one != ZERO_PAGE for one in digests) != header.stored_pages:
+    stored = array("Q")
+    at = 0
+    while (found := _NOT_ZERO.search(tail, at, cut)) is not None:
+        number = found.start() // DIGEST_SIZE
+        stored.append(number)
+        at = (number + 1) * DIGEST_SIZE
+        if tail[at - DIGEST_SIZE : at] == _DIGEST_OF_ZEROS:
+            # As holes, billions of them would cost a forger nothing, and whoever reads them hours.
+            raise ValueError("it stores a page of zeros")
+    if len(stored) != header.stored_pages:
         raise ValueError("its page table does not match its count")
-    if _DIGEST_OF_ZEROS in digests:
-        # As holes, billions of them would cost a forger nothing, and whoever reads them hours.
-        raise ValueError("it stores a page of zeros")
+    bases = [ChunkId(tail[at : at + ID_SIZE]) for at in range(cut, len(tail), ID_SIZE)]
     if len(set(bases)) != len(bases) or ZERO in bases:
         raise ValueError("its base table names a base twice or none")
-    return digests, bases
+    return stored, bases

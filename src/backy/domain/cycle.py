@@ -31,6 +31,10 @@ class Cycle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     cursor: str = ""
     chunks: int = 0
     bad: int = 0
+    # Of the bad ones, those that are still there and may be good: they could not be read.
+    unproven: int = 0
+    # What the marker of distrust said when the cycle began.
+    distrust: str | None = None
     # The end of the last slice, whatever it covered.
     sliced_at: datetime | None = None
     # Of the last whole cycle.
@@ -38,22 +42,25 @@ class Cycle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     finished_chunks: int = 0
 
 
-def resume(cycle: Cycle | None, now: datetime) -> Cycle:
+def resume(cycle: Cycle | None, now: datetime, distrust: str | None = None) -> Cycle:
     """What a slice goes on with: the cycle that is under way, or a new one."""
     if cycle is None:
-        return Cycle(started_at=now)
+        return Cycle(started_at=now, distrust=distrust)
     if not cycle.cursor:
-        return msgspec.structs.replace(cycle, started_at=now, chunks=0, bad=0)
+        return msgspec.structs.replace(
+            cycle, started_at=now, chunks=0, bad=0, unproven=0, distrust=distrust
+        )
     return cycle
 
 
-def advanced(cycle: Cycle, cursor: str, *, chunks: int, bad: int = 0) -> Cycle:
+def advanced(cycle: Cycle, cursor: str, *, chunks: int, bad: int = 0, unproven: int = 0) -> Cycle:
     """The cycle after more chunks, the last of which is `cursor`."""
     return msgspec.structs.replace(
         cycle,
         cursor=cursor,
         chunks=cycle.chunks + chunks,
         bad=cycle.bad + bad,
+        unproven=cycle.unproven + unproven,
     )
 
 

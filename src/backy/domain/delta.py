@@ -102,19 +102,33 @@ def head(content: bytes) -> Head:
     return Head(struct.unpack_from(f"<{count}I", content, _HEAD.size), laid)
 
 
+class Piece(NamedTuple):
+    """`length` bytes of `source`, from `at` on."""
+
+    source: bytes
+    at: int
+    length: int
+
+
 def apply(content: bytes, base: bytes, plain_length: int) -> bytes:
     """Plain bytes of that length; ValueError for contents that `encode` would not have written."""
-    numbers, at = _checked_numbers(content, plain_length)
     # Put together from views, so that the chunk is copied once.
-    blocks, same = memoryview(content)[at:], memoryview(fit(base, plain_length))
-    pieces: list[memoryview] = []
-    taken = reached = 0
+    found = pieces(content, base, plain_length)
+    return b"".join([memoryview(source)[at : at + length] for source, at, length in found])
+
+
+def pieces(content: bytes, base: bytes, plain_length: int) -> list[Piece]:
+    """What `apply` puts together, in order, for whoever only compares it; ValueError as there."""
+    numbers, at = _checked_numbers(content, plain_length)
+    same = fit(base, plain_length)
+    found: list[Piece] = []
+    reached = 0
     for first, behind in runs(numbers):
         start, stop = first << BLOCK_SHIFT, min(behind << BLOCK_SHIFT, plain_length)
-        pieces += (same[reached:start], blocks[taken : taken + stop - start])
-        taken += stop - start
+        found += (Piece(same, reached, start - reached), Piece(content, at, stop - start))
+        at += stop - start
         reached = stop
-    return b"".join([*pieces, same[reached:]])
+    return [*found, Piece(same, reached, plain_length - reached)]
 
 
 def _checked_numbers(content: bytes, plain_length: int) -> tuple[tuple[int, ...], int]:

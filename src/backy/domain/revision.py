@@ -247,8 +247,12 @@ class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     def with_damage(self, damaged: int) -> "Revision":
         """The same revision with so many bytes lost; what has lost any is verified no more."""
-        trust = Trust.TRUSTED if damaged and self.trust is Trust.VERIFIED else self.trust
-        return msgspec.structs.replace(self, damaged=damaged, trust=trust)
+        same = self.without_proof() if damaged else self
+        return msgspec.structs.replace(same, damaged=damaged)
+
+    def without_proof(self) -> "Revision":
+        """The same revision, verified no more; otherwise believed as before."""
+        return self.with_trust(Trust.TRUSTED) if self.trust is Trust.VERIFIED else self
 
     def with_tags(self, tags: dict[str, Origin]) -> "Revision":
         """The same revision under other tags."""

@@ -15,13 +15,12 @@ Limits: pure; whether a path exists shows when it is used.
 """
 
 import difflib
-import ipaddress
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from typing import NamedTuple
 
 from backy.domain import handshake_settings, rbd_settings
+from backy.domain.api_settings import ApiConfig, PeerConfig, read_api, read_peers
 from backy.domain.config import (
     DISK,
     GLOBAL_KEYS,
@@ -48,20 +47,13 @@ from backy.domain.config import (
 from backy.domain.file_settings import FILENAME, KEYS, wrong_file_settings
 from backy.domain.group_settings import COMMAND_KEYS, GROUP_KEYS, wrong_group_settings
 from backy.domain.names import check_job_name
-from backy.domain.strict_yaml import load, mapping, shown, text, unknown_key
+from backy.domain.section_reader import SectionReader
+from backy.domain.strict_yaml import load, mapping, text
 from backy.ground.errors import ConfigError, ConfigFaults, NameRefused
 
-Value = TypeVar("Value")
-
 DEFAULT_FILE = "/etc/backy.conf"
-DEFAULT_ADDRESSES = ("127.0.0.1",)
-DEFAULT_PORT = 6023
-_MIN_TOKEN = 8
 _MAX_INTERVAL = 366_000 * 86400
 
-_API = ("addrs", "port", "tokens", "cli-default")
-_CLIENT = ("url", "token")
-_PEER = ("url", "token")
 # Where a job has several disks, GROUP_KEYS do not stand in the sources.
 SOURCE_KEYS: Mapping[str, tuple[str, ...]] = {
     "file": (*KEYS, *COMMAND_KEYS),
@@ -77,31 +69,6 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
 
 # What makes two sources the same image.
 _IMAGE = (FILENAME, rbd_settings.POOL, rbd_settings.NAMESPACE, rbd_settings.IMAGE)
-
-
-class ApiConfig(NamedTuple):
-    """Where the scheduler listens; `tokens` maps each token to its client's name."""
-
-    addresses: tuple[str, ...] = DEFAULT_ADDRESSES
-    port: int = DEFAULT_PORT
-    tokens: Mapping[str, str] = {}
-    client_url: str | None = None
-    client_token: str | None = None
-
-    @property
-    def url(self) -> str:
-        """Where `backy client` finds the scheduler, unless told otherwise."""
-        if self.client_url is not None:
-            return self.client_url
-        first = self.addresses[0]
-        return f"http://[{first}]:{self.port}" if ":" in first else f"http://{first}:{self.port}"
-
-
-class PeerConfig(NamedTuple):
-    """Another server of the same jobs; accepted and not used yet."""
-
-    url: str
-    token: str
 
 
 class Settings(NamedTuple):
@@ -136,7 +103,7 @@ def parse_settings(content: str, file: str, *, lenient: bool = False) -> Setting
     `lenient` passes over keys that are not known, and lists them in `legacy`.
     """
     document = mapping(load(content, file), file, "")
-    reader = _Reader(file, lenient=lenient)
+    reader = _JobReader(file, lenient=lenient)
     reader.keys(document, SECTIONS, "")
     general = reader.table(document, "global", "global", GLOBAL_KEYS + GLOBAL_LEGACY)
     parsed = parse_global_section(
@@ -153,8 +120,8 @@ def parse_settings(content: str, file: str, *, lenient: bool = False) -> Setting
     return Settings(
         file,
         parsed,
-        reader.api(document),
-        reader.peers(document),
+        read_api(reader, document),
+        read_peers(reader, document),
         schedules,
         jobs,
         (*parsed.legacy, *dict.fromkeys(reader.legacy)),
@@ -162,64 +129,8 @@ def parse_settings(content: str, file: str, *, lenient: bool = False) -> Setting
     )
 
 
-class _Reader:
-    """Collects mistakes and legacy keys while the document is read."""
-
-    def __init__(self, file: str, *, lenient: bool) -> None:
-        self.file = file
-        self.faults: list[ConfigError] = []
-        self.legacy: list[str] = []
-        self._lenient = lenient
-
-    def value(self, read: Callable[[], Value], otherwise: Value) -> Value:
-        """What `read` returns; after a mistake, which is noted, `otherwise`."""
-        try:
-            return read()
-        except ConfigError as error:
-            self.faults.append(error)
-            return otherwise
-
-    def sound(
-        self, section: Mapping[str, object], read: Callable[[Mapping[str, object]], object]
-    ) -> Mapping[str, object]:
-        """The entries that `read` accepts, each read alone, so that each mistake is noted."""
-        return {
-            name: value
-            for name, value in section.items()
-            if self.value(partial(read, {name: value}), None) is not None
-        }
-
-    def keys(self, found: Collection[str], known: Collection[str], key: str) -> None:
-        """Note each key that is not known."""
-        for name in found:
-            if name not in known:
-                if self._lenient:
-                    self.legacy.append(f"{key}.{name}" if key else name)
-                else:
-                    self.faults.append(unknown_key(name or "''", known, self.file, key))
-
-    def table(
-        self, document: Mapping[str, object], name: str, key: str, known: Collection[str] | None = None
-    ) -> Mapping[str, object]:
-        """A sub-table, empty where it is missing or none; its keys are checked if they are given."""
-        empty: Mapping[str, object] = {}
-        found = document.get(name)
-        table = empty if found is None else self.value(lambda: mapping(found, self.file, key), empty)
-        if known is not None:
-            self.keys(table, known, key)
-            return {one: value for one, value in table.items() if one in known}
-        return table
-
-    def entries(self, document: Mapping[str, object], name: str) -> Mapping[str, object]:
-        """As `table`, where a key that is no text spoils its own entry only."""
-        found = document.get(name)
-        if not isinstance(found, dict):
-            return self.table(document, name, name)
-        for one in found:
-            if not isinstance(one, str):
-                why = f"the name {shown(one)} is not a text: put it into quotes"
-                self.faults.append(ConfigError(self.file, name, why))
-        return {one: value for one, value in found.items() if isinstance(one, str)}
+class _JobReader(SectionReader):
+    """Reads schedules and jobs."""
 
     def schedule(self, name: str, found: object) -> Mapping[str, TagPolicy] | None:
         """A schedule, or None if anything about it is mistaken."""
@@ -229,7 +140,7 @@ class _Reader:
         policies = {tag: self._known_of(value, f"{key}.{tag}") for tag, value in table.items()}
         for tag, policy in policies.items():
             for part in _parts(policy, all_of=policy == table[tag]):
-                self._once(partial(read, {tag: part}))
+                self.once(partial(read, {tag: part}))
         return self.value(lambda: read(policies or found), None) if len(self.faults) == before else None
 
     def _known_of(self, policy: object, key: str) -> object:
@@ -238,14 +149,6 @@ class _Reader:
             return policy
         self.keys(policy, TagPolicy._fields, key)
         return {one: value for one, value in policy.items() if one in TagPolicy._fields}
-
-    def _once(self, read: Callable[[], object]) -> None:
-        """Note a mistake that is not noted yet."""
-        try:
-            read()
-        except ConfigError as error:
-            if error.message not in [one.message for one in self.faults]:
-                self.faults.append(error)
 
     def job(
         self, name: str, found: object, schedules: Mapping[str, Mapping[str, TagPolicy]]
@@ -343,51 +246,6 @@ class _Reader:
             known = {one: value for one, value in own.items() if one in SOURCE_KEYS[parsed.type]}
             self._group(known, key, [parsed.type])
 
-    def api(self, document: Mapping[str, object]) -> ApiConfig:
-        """The `api` section."""
-        section = self.table(document, "api", "api", _API)
-        client = self.table(section, "cli-default", "api.cli-default", _CLIENT)
-        file = self.file
-        tokens: dict[str, str] = {}
-        found = section.get("tokens")
-        listed = found if isinstance(found, dict) else self.table(section, "tokens", "api.tokens")
-        for token, name in listed.items():
-            # A token is a secret: no message may hold it.
-            client_name = self.value(partial(text, name, file, "api.tokens"), "")
-            if not isinstance(token, str):
-                why = "a token that is a number needs quotes"
-                self.faults.append(ConfigError(file, "api.tokens", why))
-            elif len(token) < _MIN_TOKEN or not token.isascii() or not token.isprintable():
-                why = f"a token must have at least {_MIN_TOKEN} printable ASCII characters"
-                self.faults.append(ConfigError(file, "api.tokens", why))
-            elif client_name:
-                tokens[token] = client_name
-        api = ApiConfig(
-            self.value(lambda: _addresses(section.get("addrs"), file), DEFAULT_ADDRESSES),
-            self.value(lambda: _port(section.get("port", DEFAULT_PORT), file), DEFAULT_PORT),
-            tokens,
-            self.value(lambda: _url(client.get("url"), file, "api.cli-default.url"), None),
-            self.value(lambda: _secret(client.get("token"), file, "api.cli-default.token"), None),
-        )
-        if not tokens and not all(ipaddress.ip_address(one).is_loopback for one in api.addresses):
-            why = "listening beyond this host needs at least one token"
-            self.faults.append(ConfigError(file, "api.tokens", why))
-        return api
-
-    def peers(self, document: Mapping[str, object]) -> Mapping[str, PeerConfig]:
-        """The `peers` section."""
-        peers = {}
-        for name in self.table(document, "peers", "peers"):
-            key = f"peers.{name}"
-            section = self.table(self.table(document, "peers", "peers"), name, key, _PEER)
-            url = self.value(partial(_url, section.get("url"), self.file, f"{key}.url"), None)
-            token = self.value(partial(_secret, section.get("token"), self.file, f"{key}.token"), None)
-            if url is None or token is None:
-                self.faults.append(ConfigError(self.file, key, "it needs a url and a token"))
-            else:
-                peers[name] = PeerConfig(url, token)
-        return peers
-
 
 def _schedule(found: object, file: str, key: str) -> Mapping[str, TagPolicy]:
     # What is longer cannot be told to the job, whose configuration has seconds.
@@ -425,44 +283,3 @@ def _hint(name: str, known: Sequence[str]) -> str:
     if near := difflib.get_close_matches(name, known, n=1):
         return f"did you mean {near[0]!r}?"
     return f"there are {', '.join(known[:20]) or 'none'}{', …' if len(known) > 20 else ''}"
-
-
-def _addresses(found: object, file: str) -> tuple[str, ...]:
-    if found is None:
-        return DEFAULT_ADDRESSES
-    names = [one.strip() for one in text(found, file, "api.addrs").split(",") if one.strip()]
-    for name in names:
-        try:
-            ipaddress.ip_address(name)
-        except ValueError as error:
-            why = f"{shown(name)} is not an IP address"
-            raise ConfigError(file, "api.addrs", why) from error
-    return tuple(names) or DEFAULT_ADDRESSES
-
-
-def _port(found: object, file: str) -> int:
-    if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= 65535:
-        raise ConfigError(file, "api.port", f"{shown(found)} is not a port: 0 to 65535")
-    return found
-
-
-def _url(found: object, file: str, key: str) -> str | None:
-    if found is None:
-        return None
-    url = text(found, file, key)
-    try:
-        parts = urlsplit(url)
-        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        fine = False
-    if not fine:
-        raise ConfigError(file, key, "it must be a URL such as http://127.0.0.1:6023")
-    return url.rstrip("/")
-
-
-def _secret(found: object, file: str, key: str) -> str | None:
-    if found is None:
-        return None
-    if not isinstance(found, str) or not found or not found.isascii() or not found.isprintable():
-        raise ConfigError(file, key, "it must be a token of printable ASCII characters")
-    return found

@@ -72,6 +72,11 @@ def is_good(revision: Revision, now: datetime) -> bool:
     return revision.is_good and not is_future(revision, now)
 
 
+def by_age(revisions: Iterable[Revision], now: datetime) -> list[Revision]:
+    """A history, oldest first, with those dated in the future before all: nobody knows their age."""
+    return sorted(revisions, key=lambda one: not is_future(one, now))
+
+
 def figures(
     revisions: Iterable[Revision], now: datetime, *, unreadable: int = 0, lost: int = 0
 ) -> Figures:

@@ -23,6 +23,7 @@ Limits: the configuration, the key and CEPH_ARGS are read as librados does it; a
 configuration sets to 0 on purpose is taken for none.
 """
 
+import ctypes
 import errno
 import os
 import queue
@@ -192,6 +193,8 @@ class Cluster:
         Not where a call was left behind, which still uses it.
         """
         if self._is_stuck:
+            # Nor ever by the garbage collector, which would wait in librbd, in whatever thread it runs.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(work))
             return
         with suppress(CephFailed):
             self.call(what, work, limit=_CLOSING_SECONDS if self.is_out else None)

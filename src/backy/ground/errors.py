@@ -42,7 +42,9 @@ Findings of `verify` are results, not errors: see `backy.operation.verify`.
     │   └── TagsDiffer                  --expect did not hold
     ├── DamageError
     │   ├── RecordDamaged
+    │   ├── SnapshotsDamaged            a job's list of the snapshots that are ours
     │   ├── MapDamaged
+    │   │   └── MapUnreadable
     │   ├── ChunkMissing
     │   ├── ChunkDamaged
     │   ├── ChunkUnreadable             the system could not read it: no proof of damage
@@ -484,8 +486,20 @@ class RecordDamaged(DamageError):
 
 
 @dataclass(eq=False)
+class SnapshotsDamaged(DamageError):
+    """A job's list of snapshots that cannot be read or whose checksum does not hold."""
+
+    path: str
+    why: str
+
+    @property
+    def message(self) -> str:
+        return f"{self.path}: the list of snapshots is damaged: {self.why}."
+
+
+@dataclass(eq=False)
 class MapDamaged(DamageError):
-    """A chunk map that cannot be read or does not belong to its record."""
+    """A chunk map that is missing, is not what it was, or does not belong to its record."""
 
     path: str
     why: str
@@ -493,6 +507,15 @@ class MapDamaged(DamageError):
     @property
     def message(self) -> str:
         return f"{self.path}: the chunk map is damaged: {self.why}."
+
+
+@dataclass(eq=False)
+class MapUnreadable(MapDamaged):
+    """The system failed to open or read a chunk map; its bytes may be fine."""
+
+    @property
+    def message(self) -> str:
+        return f"{self.path}: the chunk map cannot be read: {self.why}."
 
 
 @dataclass(eq=False)

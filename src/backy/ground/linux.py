@@ -145,11 +145,17 @@ def is_zero(buffer: Buffer, length: int, start: int = 0) -> bool:
     return not _libc.memcmp(at, at + 1, length - 1)
 
 
-def equal(buffer: Buffer, other: bytes, start: int = 0) -> bool:
-    """Whether `buffer` from `start` begins with the bytes of `other`."""
-    if start + len(other) > buffer.size:
-        return False
-    return not _libc.memcmp(buffer.address + start, other, len(other))
+def equal(buffer: Buffer, length: int, pieces: Iterable[tuple[bytes, int, int]]) -> bool:
+    """Whether the first `length` bytes are these pieces, one behind the other: (bytes, at, length)."""
+    reached = 0
+    for source, at, size in pieces:
+        if reached + size > min(length, buffer.size) or at + size > len(source):
+            return False
+        compare = _quick.memcmp if size <= _SHORT else _libc.memcmp
+        if compare(buffer.address + reached, _address(source) + at, size):
+            return False
+        reached += size
+    return reached == length
 
 
 def differing(buffer: Buffer, other: bytes, block: int) -> list[int]:

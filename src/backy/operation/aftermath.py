@@ -5,8 +5,8 @@ aside. So one of the two sees the other.
 
     aftermath(repository, job, revision, clock, tell).look(snapshots, user, codec, findings, bad)
 
-Limits: the new revision is whole by then, unless RevisionDamaged says otherwise; what cannot be written
-down is completed by whoever verifies next.
+Limits: the new revision is whole by then, unless RevisionDamaged says otherwise, at the very end; what
+cannot be written down is completed by whoever verifies next.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +15,7 @@ from backy.domain.chunk import Codec
 from backy.domain.revision import Revision
 from backy.ground.clock import Clock
 from backy.ground.errors import HistoryBusy, RevisionDamaged, RevisionGone, StorageFailed
+from backy.ground.tries import Tries
 from backy.operation.heal import heal
 from backy.operation.hits import Findings
 from backy.operation.parent import refresh
@@ -58,29 +59,38 @@ class Aftermath:
         `bad` are revisions of the job whose map or chunks proved to be damaged; `has_healed`: the run
         has stored what some revision, perhaps of another job, was known to lack.
         """
-        if (
-            findings.cases
-            or trust.is_distrusted(self._repository.chunks)
-            or lacks_a_chunk(self._repository)
-        ):
-            self._heal(snapshots, user, codec)
-        try:
-            if findings.cases:
-                self._tell(f"damaged chunks were moved aside ({len(findings.cases)})")
+        # What cannot be healed here hurts others, too, and they have to be told of before this ends.
+        own = Tries(RevisionDamaged, StorageFailed, HistoryBusy)
+        with own.one():
+            if (
+                findings.cases
+                or trust.is_distrusted(self._repository.chunks)
+                or lacks_a_chunk(self._repository)
+            ):
+                self._heal(snapshots, user, codec)
+        if findings.cases:
+            self._tell(f"damaged chunks were moved aside ({len(findings.cases)})")
+        others = Tries(StorageFailed, HistoryBusy)
+        with others.one():
             if has_unreported(self._repository) or findings.missing:
                 # Ours, and what a verify that was killed has left.
                 settle(self._repository, self._clock, "backup", findings.missing)
+        with others.one():
             if bad or findings.cases:
+                refresh(self._repository, self._job, bad, failed=True)
                 self._distrust()
+        with others.one():
             if has_healed:
                 damage.refresh_all(self._repository, lambda one: one.damaged > 0)
             healed = note_healed(self._repository, self._clock, "backup")
             if healed:
                 self._tell(f"damaged chunks have healed, their content is in the store again ({healed})")
-            self._refresh_own_job(bad)
-        except (StorageFailed, HistoryBusy) as error:
-            # The new revision is whole, and whoever verifies next completes this.
-            self._tell(error.message)
+        with others.one():
+            self._refresh_own_job()
+        if others.first is not None:
+            # Whoever verifies next completes this.
+            self._tell(str(others.first))
+        own.end()
 
     def _heal(self, snapshots: Mapping[str, Snapshot], user: User, codec: Codec) -> None:
         directory, uuid = self._job.directory, self._revision.uuid
@@ -102,8 +112,8 @@ class Aftermath:
         if found:
             self._tell(f"revisions ({len(found)}) are distrusted until 'backy verify' has proven them")
 
-    def _refresh_own_job(self, bad: Sequence[str]) -> None:
-        """What healed without a case, and what `bad` names."""
+    def _refresh_own_job(self) -> None:
+        """What healed without a case."""
         found = histories.load(self._job.directory).revisions
-        wanted = [one.uuid for one in found if one.damaged or one.uuid in bad]
-        refresh(self._repository, self._job, wanted)
+        wanted = [one.uuid for one in found if one.damaged]
+        refresh(self._repository, self._job, wanted, failed=False)

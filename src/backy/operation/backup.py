@@ -26,7 +26,7 @@ from uuid import uuid4
 import msgspec
 
 from backy.domain.chunk import Codec
-from backy.domain.chunkmap import NO_DISK, Layout
+from backy.domain.chunkmap import MAX_CHUNKS, NO_DISK, Layout
 from backy.domain.revision import (
     Consistency,
     Disk,
@@ -38,7 +38,8 @@ from backy.domain.revision import (
     summed,
 )
 from backy.ground.clock import Clock
-from backy.ground.errors import RevisionGone
+from backy.ground.errors import RevisionGone, SourceRefused
+from backy.ground.units import format_size
 from backy.operation.aftermath import Aftermath
 from backy.operation.disk import DiskBackup, HintsUseless, Means
 from backy.operation.heal import lost_chunks
@@ -97,7 +98,7 @@ def backup(
         stack.enter_context(job.backing_up())
         user = stack.enter_context(registered(repository.chunks, job.name, taken_at))
         uuid = str(uuid4())
-        kept = KeptSnapshots(job, group, tell)
+        kept = KeptSnapshots(job, group, taken_at, tell)
         kept.prepare(uuid)
         opened: list[Snapshots] = []
         stack.callback(_tell_warnings, opened, tell)
@@ -207,12 +208,24 @@ class _Attempt:
     def _begun(self, stack: ExitStack, name: str, useless: HintsUseless | None) -> DiskBackup:
         """A disk with its parent pinned and its map begun, until the stack ends."""
         job, snapshot = self._job, self._snapshots.disks[name]
+        image = Layout(self._chunk_size, snapshot.size)
+        if image.chunks > MAX_CHUNKS:
+            most = format_size(MAX_CHUNKS * self._chunk_size)
+            why = f"it has {format_size(snapshot.size)}; an image that is backed up has at most {most}"
+            raise SourceRefused(snapshot.identity.path or snapshot.identity.type, why)
         # Only what is a snapshot itself can be compared with one.
         base = self._bases[name] if snapshot.identity.kept is not None else None
         parent = stack.enter_context(
-            believed_parent(self._repository, job, name, self._chunk_size, self._tell, base)
+            believed_parent(
+                self._repository,
+                job,
+                name,
+                self._chunk_size,
+                self._start.taken_at,
+                self._tell,
+                preferred=base,
+            )
         )
-        image = Layout(self._chunk_size, snapshot.size)
         new_map = MapWriter(job.directory, self._start.uuid, name, image)
         stack.callback(new_map.close)
         return DiskBackup(name, snapshot, parent, new_map, self._start.uuid, useless)

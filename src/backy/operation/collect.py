@@ -224,7 +224,7 @@ class _Run:
 
     def _mark(self, files: dict[str, JobFiles]) -> Marks:
         """Reap, then mark, job by job; CollectionStopped."""
-        for name in marking.directories(self._repository):
+        for name in self._repository.directories():
             with self._repository.base.enter(name) as job:
                 spared = files[name].committed if name in files else ()
                 has_writer = partial(_has_writer, self._repository, name)
@@ -303,7 +303,7 @@ def _mark_all(
     With `spare_unused` maps that would be reaped do not count.
     """
     stops: list[Stop] = []
-    names = marking.directories(repository)
+    names = repository.directories()
     progress.begin("mark", len(names), "jobs")
     try:
         for name in names:

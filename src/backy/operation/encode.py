@@ -57,5 +57,5 @@ def _prove(
         fresh = chunk.expand_fresh(ident, frame, length, base_plain)
     except ChunkDamaged as error:
         raise EncodingFault(ident.hex(), str(encoder.codec)) from error
-    if len(fresh) != length or not linux.equal(buffer, fresh):
+    if not linux.equal(buffer, length, fresh):
         raise EncodingFault(ident.hex(), str(encoder.codec))

@@ -4,16 +4,16 @@
     hits = Hits(repository, findings)
     if hits.holds(reader, entry): …           otherwise the chunk is to be stored anew
 
-Once for each chunk. One that proves to be bad is moved aside, so that its name is free for a new one.
+Once for each chunk file: that a delta is good says nothing of the full chunk of the same id, and the
+other way round. One that proves to be bad is moved aside, so that its name is free for a new one.
 What cannot be read is no proof of damage and cannot be replaced, so it counts, and `unread` says that
 the revision may not be believed.
 
-Limits: serves several threads; each has its own reader. Remembers a quarter of a million chunks.
+Limits: serves several threads; each has its own reader. Remembers a quarter of a million files.
 """
 
 import threading
 
-from backy.domain.chunk import ChunkId
 from backy.domain.chunkmap import Entry
 from backy.ground.errors import ChunkDamaged, ChunkMissing, ChunkUnreadable
 from backy.operation.trust import files_of
@@ -58,19 +58,19 @@ class Hits:
         self.unread = False
         self._repository = repository
         self._findings = findings
-        self._proven: set[ChunkId] = set()
+        self._proven: set[Entry] = set()
         self._lock = threading.Lock()
 
     def reader(self) -> ChunkReader:
         """A reader for one thread."""
         return ChunkReader(self._repository.chunks, self._repository.format.chunk_size, fresh=True)
 
-    def note(self, ident: ChunkId) -> None:
-        """This chunk needs no (further) proof: it was just read, or is our own."""
+    def note(self, entry: Entry) -> None:
+        """This file needs no (further) proof: it was just read, or is our own."""
         with self._lock:
             if len(self._proven) >= _REMEMBERED:
                 self._proven.clear()
-            self._proven.add(ident)
+            self._proven.add(entry)
 
     def holds(self, reader: ChunkReader, entry: Entry, *, pending: bool = False) -> bool:
         """Whether the file that an entry names may be counted on; StorageFailed.
@@ -78,11 +78,11 @@ class Hits:
         `pending`: it may be one that this backup is about to name. (If it was moved aside just now
         instead, the look into the quarantine after the commit finds it missing.)
         """
-        if entry.ident in self._proven:
+        if entry in self._proven:
             return True
         for _ in range(_TRIES):
             try:
-                reader.prove(entry)
+                reader.prove_file(entry)
             except ChunkMissing:
                 return pending
             except ChunkUnreadable:
@@ -92,7 +92,7 @@ class Hits:
                     return False
                 # It was replaced, or read wrong once.
                 continue
-            self.note(entry.ident)
+            self.note(entry)
             return True
         if entry.base is not None:
             return False

@@ -1,14 +1,16 @@
 """The snapshots that a job has left at its sources, and which of them the next backup compares with.
 
-    kept = KeptSnapshots(job, group, tell)
+    kept = KeptSnapshots(job, group, now, tell)
     kept.prepare(uuid)                     before the first snapshot is made
     kept.bases["root"]                     the revision to compare that disk with, or None
     kept.tidy(uuid)                        after the commit
 
-Ours is exactly what stands in the job's list (`repository.snapshots`). Of that the newest revision's
-snapshots stay, as the bases of the next one, and all others are removed: of older revisions, of dead
-runs, of disks that the job has no more. So none is left on an image whose newest revision has none, be
-it that every backup reads everything now, or that the source is of another type.
+Ours is exactly what stands in the job's list (`repository.snapshots`). A disk's base is the good
+revision whose snapshot of it was made last: by that list, since a clock that was wrong for one run would
+have it be the newest for ever, or the oldest. After a commit only the new revision's snapshots stay, and
+all others are removed: of older revisions, of dead runs, of disks that the job has no more. So none is
+left on an image whose newest revision has none, be it that every backup reads everything now, or that the
+source is of another type.
 
 A line stays as long as the snapshot may be there, or may yet be made by a host that finds a request for
 it which could not be withdrawn.
@@ -17,10 +19,13 @@ Limits: as far as the list can be read. What the configuration does not reach an
 defaults of its type, and told.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from datetime import datetime
 
 from backy.domain.revision import Revision, SnapshotName, View
-from backy.ground.errors import RecordDamaged, StorageFailed
+from backy.domain.sla import by_age
+from backy.ground.errors import SnapshotsDamaged, StorageFailed
 from backy.repository import history as histories
 from backy.repository import snapshots
 from backy.repository.repository import Job
@@ -33,12 +38,14 @@ class KeptSnapshots:
     `are_known`: it had the same disks.
     """
 
-    def __init__(self, job: Job, group: Group, tell: Callable[[str], None]) -> None:
+    def __init__(self, job: Job, group: Group, now: datetime, tell: Callable[[str], None]) -> None:
         self._job = job
         self._group = group
         self._tell = tell
-        revisions = histories.load(job.directory).revisions
-        self.bases = {disk: _base(revisions, disk) for disk in group.disks}
+        self._is_damaged = False
+        self._known = self._listed()
+        revisions = by_age(histories.load(job.directory).revisions, now)
+        self.bases = {disk: _base(revisions, disk, self._known) for disk in group.disks}
         self.are_known = bool(revisions) and {one.disk for one in revisions[-1].maps} == set(group.disks)
         last = {disk: revisions[-1].disk(disk) for disk in group.disks} if revisions else {}
         self.were_read_in_place = {
@@ -47,17 +54,25 @@ class KeptSnapshots:
 
     def prepare(self, uuid: str) -> None:
         """Remove what dead runs have left, and say that we are about to make some; StorageFailed."""
-        known: dict[SnapshotName, str] = {}
-        try:
-            known = snapshots.listed(self._job.directory)
-        except RecordDamaged as error:
-            self._tell(f"{error.message} Snapshots that it listed are left alone.")
+        known = self._known
         old = {one: place for one, place in known.items() if self.bases.get(one.disk) != one.revision}
         gone = self._gone(old)
         new = self._group.names(uuid)
+        left = {one: place for one, place in known.items() if one not in gone}
         if new or known:
-            left = {one: place for one, place in known.items() if one not in gone}
             snapshots.note(self._job.directory, new, left)
+        elif self._is_damaged:
+            # Or it would be told for ever. That it cannot be written stops none that makes no snapshots.
+            with suppress(StorageFailed):
+                snapshots.note(self._job.directory, {}, {})
+
+    def _listed(self) -> dict[SnapshotName, str]:
+        try:
+            return snapshots.listed(self._job.directory)
+        except SnapshotsDamaged as error:
+            self._is_damaged = True
+            self._tell(f"{error.message} Snapshots that it listed are left alone.")
+            return {}
 
     def tidy(self, uuid: str) -> None:
         """After the commit: remove all but the new ones; what fails the next run tries."""
@@ -65,7 +80,7 @@ class KeptSnapshots:
             known = snapshots.listed(self._job.directory)
             old = {one: place for one, place in known.items() if one.revision != uuid}
             snapshots.strike(self._job.directory, self._gone(old, tell=True))
-        except (RecordDamaged, StorageFailed) as error:
+        except (SnapshotsDamaged, StorageFailed) as error:
             self._tell(error.message)
 
     def _gone(self, old: Mapping[SnapshotName, str], *, tell: bool = False) -> Collection[SnapshotName]:
@@ -84,9 +99,13 @@ class KeptSnapshots:
         return gone if is_called_off else ()
 
 
-def _base(revisions: Sequence[Revision], disk: str) -> str | None:
-    newest = revisions[-1] if revisions else None
-    found = None if newest is None else newest.disk(disk)
-    if newest is None or not newest.is_good or found is None or found.source.kept is None:
-        return None
-    return newest.uuid
+def _base(revisions: Collection[Revision], disk: str, known: Iterable[SnapshotName]) -> str | None:
+    """Of revisions by age and of what is listed, in the order in which it was made."""
+    able: dict[str, None] = {}
+    for one in revisions:
+        found = one.disk(disk)
+        if one.is_good and found is not None and found.source.kept is not None:
+            able[one.uuid] = None
+    listed = [one.revision for one in known if one.disk == disk and one.revision in able]
+    # The list may be lost.
+    return next(iter([*reversed(listed), *reversed(able)]), None)

@@ -1,6 +1,6 @@
 """The parent of a new map: the newest good revision whose map of that disk is sound, pinned meanwhile.
 
-    with believed_parent(repository, job, disk, chunk_size, tell) as parent:
+    with believed_parent(repository, job, disk, chunk_size, now, tell) as parent:
         parent.entry(index)
 
 While the pin is held the chunks that its map names stay, also if the revision is forgotten.
@@ -12,10 +12,12 @@ nothing is known.
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 
 from backy.domain.chunk import ChunkId
 from backy.domain.chunkmap import PAGE_ENTRIES, ZERO_ENTRY, Entry, Layout, Page
 from backy.domain.revision import Disk, Revision
+from backy.domain.sla import by_age
 from backy.ground.errors import HistoryBusy, MapDamaged, RevisionGone
 from backy.repository import damage, trust
 from backy.repository import history as histories
@@ -103,39 +105,54 @@ def believed_parent(
     job: Job,
     disk: str,
     chunk_size: int,
+    now: datetime,
     tell: Callable[[str], None],
+    *,
     preferred: str | None = None,
 ) -> Iterator[Parent]:
     """The parent; if a map is damaged, nothing of the job that is not verified is believed any more.
 
     `preferred` is the UUID of one that the source can be compared with; a newer one is passed over.
     """
-    with _pinned_parent(job, disk, chunk_size, preferred) as parent:
+    with _pinned_parent(job, disk, chunk_size, now, preferred) as parent:
         if not parent.bad:
             yield parent
             return
-    found = trust.distrust_store(repository.chunks, job.directory)
-    tell(
-        f"a chunk map is damaged, so revisions ({len(found)}) are distrusted until 'backy verify' has "
-        "proven them"
-    )
-    refresh(repository, job, parent.bad)
-    with _pinned_parent(job, disk, chunk_size, preferred) as parent:
+    refresh(repository, job, parent.bad, failed=True)
+    try:
+        found = trust.distrust_store(repository.chunks, job.directory)
+    except HistoryBusy as error:
+        # The new revision leans on nothing that is damaged, and verify says of the others what is.
+        tell(f"a chunk map is damaged; {error.message}")
+    else:
+        tell(
+            f"a chunk map is damaged, so revisions ({len(found)}) are distrusted until 'backy verify' "
+            "has proven them"
+        )
+    with _pinned_parent(job, disk, chunk_size, now, preferred) as parent:
         yield parent
 
 
-def refresh(repository: Repository, job: Job, uuids: Iterable[str]) -> None:
-    """Have records say what is lost now; passes over those that are gone or held by others."""
+def refresh(repository: Repository, job: Job, uuids: Iterable[str], *, failed: bool) -> None:
+    """Have records say what is lost now; passes over those that are gone or held by others.
+
+    `failed`: as of `damage.refresh`.
+    """
     for uuid in uuids:
         with suppress(RevisionGone, HistoryBusy):
-            damage.refresh(repository.chunks, job.directory, uuid)
+            damage.refresh(repository.chunks, job.directory, uuid, failed=failed)
 
 
 @contextmanager
-def _pinned_parent(job: Job, disk: str, chunk_size: int, preferred: str | None) -> Iterator[Parent]:
-    """The preferred or else the newest good revision whose map can be pinned; otherwise none."""
+def _pinned_parent(
+    job: Job, disk: str, chunk_size: int, now: datetime, preferred: str | None
+) -> Iterator[Parent]:
+    """The preferred or else the newest good revision whose map can be pinned; otherwise none.
+
+    One that is dated in the future comes last: a clock was wrong, and it may be old.
+    """
     bad: list[str] = []
-    newest_first = histories.load(job.directory).revisions[::-1]
+    newest_first = by_age(histories.load(job.directory).revisions, now)[::-1]
     chosen = [one for one in newest_first if one.uuid == preferred]
     for revision in [*chosen, *newest_first]:
         wanted = [one for one in revision.maps if one.disk == disk]

@@ -14,16 +14,24 @@ The revision's map is pinned meanwhile, so forgetting it or collecting garbage t
 Limits: one disk a call.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from backy.domain.chunk import chunk_id
 from backy.domain.chunkmap import PAGE_ENTRIES, Entry, Layout
 from backy.domain.revision import Revision
 from backy.ground import linux
-from backy.ground.errors import ChunkDamaged, DamageError, ImageDamaged, MapDamaged, ReadBackDiffers
+from backy.ground.errors import (
+    ChunkDamaged,
+    DamageError,
+    ImageDamaged,
+    MapDamaged,
+    ReadBackDiffers,
+    TargetRefused,
+)
 from backy.operation import parallel
 from backy.operation.progress import Progress
 from backy.operation.select import choose_disk
@@ -31,6 +39,7 @@ from backy.repository.chunks import ChunkReader
 from backy.repository.maps import MapReader, open_pinned
 from backy.repository.repository import Job, Repository
 from backy.target.base import Target
+from backy.target.file import FileTarget
 
 
 class BadRange(NamedTuple):
@@ -69,6 +78,8 @@ def restore(
     wanted = choose_disk(revision, disk)
     if wanted is None:
         raise MapDamaged(job.directory.file_path(revision.uuid), "its record names no map")
+    if isinstance(target, FileTarget) and _is_inside(os.path.dirname(target.path), repository):
+        raise TargetRefused(target.path, "it lies in the repository, whose files are backy's own")
     with ExitStack() as stack:
         reader = stack.enter_context(open_pinned(job.directory, revision.uuid, wanted))
         image = reader.layout
@@ -90,6 +101,19 @@ def restore(
         if read_back:
             _read_back(reader, target, bad, progress)
         return bad.ascending()
+
+
+def _is_inside(folder: str, repository: Repository) -> bool:
+    """Whether a folder (a path without links) or one above it is the repository's or its store's."""
+    own = [os.fstat(one.fd) for one in (repository.base, repository.chunks)]
+    while True:
+        with suppress(OSError):
+            found = os.stat(folder)
+            if any(os.path.samestat(found, one) for one in own):
+                return True
+        if folder == os.path.dirname(folder):
+            return False
+        folder = os.path.dirname(folder)
 
 
 def plan_pieces(reader: MapReader) -> Iterator[Piece]:

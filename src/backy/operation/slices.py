@@ -6,7 +6,8 @@ The store proper is walked in the order of ids, from where the last slice ended,
 is decoded and hashed past the page cache, a delta together with its base. So it needs no map, and
 proves what no revision of today needs, too. What proves to be bad is moved aside at once, with a
 report. At the end of the store the cycle is whole: then the records of all revisions are compared with
-what is there, since a file that is missing is never walked over.
+what is there, since a file that is missing is never walked over. If the store was distrusted before the
+cycle began and not again since, and everything in it could be read, that distrust ends.
 
 Limits: ends between two portions, so a few seconds late. Within a portion deltas of one base are
 proven one after the other; a base is decoded again for each portion.
@@ -26,8 +27,8 @@ from backy.ground.clock import Clock
 from backy.ground.errors import ChunkMissing, DamageError, HistoryBusy, StorageFailed
 from backy.operation import parallel
 from backy.operation.progress import Progress
-from backy.operation.trust import files_of, missing_of, note_healed, settle
-from backy.operation.verify import said_of
+from backy.operation.trust import files_of, missing_of, note_healed, refresh_hurt, settle
+from backy.operation.verify import blames_base, said_of
 from backy.repository import damage, layout, quarantine, trust
 from backy.repository.chunks import ChunkReader
 from backy.repository.repository import Repository
@@ -82,10 +83,13 @@ class _Walk:
         self._chunks = repository.chunks
         self._clock = clock
         self._seconds = seconds
-        self._cycle = cycles.resume(trust.read_cycle(repository.chunks), clock.now())
+        self._cycle = cycles.resume(
+            trust.read_cycle(repository.chunks), clock.now(), trust.word_of(repository.chunks)
+        )
         self._from = self._cycle.cursor
         self._bad: list[BadChunk] = []
         self._suspects: dict[Entry, None] = {}
+        self._unproven: set[Entry] = set()
         self._failed: str | None = None
 
     def run(self, progress: Progress) -> Slice:
@@ -95,10 +99,16 @@ class _Walk:
         for portion in _portions(self._repository, self._from):
             bad = self._prove(portion)
             chunks += len(portion)
-            self._cycle = cycles.advanced(
-                self._cycle, layout.chunk_name(portion[-1]), chunks=len(portion), bad=len(bad)
-            )
             self._take(bad)
+            unproven = [entry for entry, error in bad.items() if self._may_be_good(entry, error)]
+            self._unproven.update(unproven)
+            self._cycle = cycles.advanced(
+                self._cycle,
+                layout.chunk_name(portion[-1]),
+                chunks=len(portion),
+                bad=len(bad),
+                unproven=len(unproven),
+            )
             now = self._clock.monotonic()
             progress.advance(round(now - started) - shown)
             shown = round(now - started)
@@ -111,8 +121,8 @@ class _Walk:
         share = cycles.share(self._from, "" if whole else self._cycle.cursor)
         damaged = self._settle()
         if whole:
-            self._cycle = cycles.finished(self._cycle, self._clock.now())
             damaged = self._compare()
+            self._cycle = cycles.finished(self._cycle, self._clock.now())
         self._cycle = msgspec.structs.replace(self._cycle, sliced_at=self._clock.now())
         self._save()
         return Slice(tuple(self._bad), chunks, share, self._cycle, whole, damaged, self._failed)
@@ -150,21 +160,39 @@ class _Walk:
                 self._suspects[file] = None
             self._bad.append(BadChunk(layout.chunk_name(entry), said_of(entry, error), bool(moved)))
 
+    def _may_be_good(self, entry: Entry, error: DamageError) -> bool:
+        """Whether a file that was not proven is still there: it cannot be read, or was read wrong once.
+
+        A delta on a bad base is lost with that, or a full chunk has taken its place.
+        """
+        return not blames_base(entry, error) and self._chunks.has(layout.chunk_path(entry))
+
     def _settle(self) -> int:
         """Say whom it hurts, also of what a killed run left: how many revisions are damaged by it."""
+        damaged = 0
         with self._trying():
             missing = missing_of(self._repository, self._suspects)
-            return settle(self._repository, self._clock, "verify", missing).damaged
-        return 0
+            damaged = settle(self._repository, self._clock, "verify", missing).damaged
+        with self._trying():
+            hurt = [one.hurt for one in damage.needing(self._repository, self._unproven)]
+            refresh_hurt(self._repository, hurt, failed=True)
+        return damaged
 
     def _compare(self) -> int:
         """What lacks a chunk without a case, and what healed: how many revisions are damaged now."""
         with self._trying():
             note_healed(self._repository, self._clock, "verify")
             found = damage.refresh_all(self._repository, lambda _: True)
-            trust.forget_distrust(self._repository)
+            self._end_distrust()
             return sum(one.damaged > 0 for one in found)
         return 0
+
+    def _end_distrust(self) -> None:
+        """Believe the store again if this cycle has proven everything since it was distrusted."""
+        if self._cycle.distrust is not None and not self._cycle.unproven:
+            trust.end_distrust(self._repository, self._cycle.distrust)
+        else:
+            trust.forget_distrust(self._repository)
 
     def _save(self) -> None:
         with self._trying():

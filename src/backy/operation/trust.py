@@ -4,9 +4,9 @@
     settle(repository, clock, "verify", missing)                            cases without a report
     note_healed(repository, clock, "backup")                                cases with a new chunk
 
-The order is the point (doc/design.md, "Trust and healing"): a chunk is moved aside, then all maps are
-listed, then records are marked, then the report is written. A kill anywhere leaves a case without a
-report, and whoever verifies next completes it.
+The order is the point (doc/design.md, "What a record may say"): a chunk is moved aside, then all maps
+are listed, then records are marked, then the report is written. A kill anywhere leaves a case without
+a report, and whoever verifies next completes it.
 
 Limits: what a record says of damage is a cache of what `repository.damage` computes.
 """
@@ -19,9 +19,10 @@ from typing import NamedTuple
 import msgspec
 
 from backy.domain.chunkmap import Entry
-from backy.domain.revision import Revision
+from backy.domain.revision import Revision, Trust
 from backy.ground.clock import Clock
 from backy.ground.errors import (
+    BackyError,
     FormatUnknown,
     HistoryBusy,
     JobMissing,
@@ -29,6 +30,7 @@ from backy.ground.errors import (
     RevisionGone,
     StorageFailed,
 )
+from backy.ground.tries import Tries
 from backy.operation.verify import Kind, Result, Selected
 from backy.repository import damage, layout, quarantine, trust
 from backy.repository.quarantine import Case, Hurt, Report
@@ -56,20 +58,31 @@ def conclude(
     On a disk on which nothing can be written, the findings are all there is.
     """
     done = Concluded()
-    try:
-        suspects = _suspects(result)
+    # Each is done also where another fails: so a job that cannot be read leaves no other one verified of
+    # which something is bad.
+    tries = Tries(StorageFailed, HistoryBusy, OSError)
+    suspects = _suspects(result)
+    with tries.one():
         for entry in suspects:
             quarantine.set_aside(repository.chunks, repository.format.chunk_size, entry)
+    is_aside = tries.first is None
+    with tries.one():
         settled = settle(repository, clock, "verify", missing_of(repository, suspects))
         done = done._replace(aside=settled.aside, damaged=settled.damaged)
+    with tries.one():
         done = done._replace(healed=note_healed(repository, clock, "verify"))
-        verified = _mark(repository, selection, result, quick=quick)
+    with tries.one():
+        done = done._replace(verified=_mark(repository, selection, result, is_aside, quick=quick))
+    with tries.one():
         trust.forget_distrust(repository)
-        return done._replace(verified=verified)
-    except (StorageFailed, HistoryBusy) as error:
-        return done._replace(failed=error.message)
-    except OSError as error:
-        return done._replace(failed=f"{repository.base.path}: {os.strerror(error.errno or 0)}.")
+    return done._replace(failed=None if tries.first is None else _sentence(repository, tries.first))
+
+
+def _sentence(repository: Repository, failure: Exception) -> str:
+    if isinstance(failure, BackyError):
+        return failure.message
+    code = failure.errno if isinstance(failure, OSError) else None
+    return f"{repository.base.path}: {os.strerror(code or 0)}."
 
 
 def files_of(entry: Entry) -> tuple[Entry, ...]:
@@ -92,21 +105,39 @@ def missing_of(repository: Repository, suspects: Iterable[Entry]) -> list[Entry]
     return [one for one in suspects if not repository.chunks.has(layout.chunk_path(one))]
 
 
-def _mark(repository: Repository, selection: Sequence[Selected], result: Result, *, quick: bool) -> int:
-    """Bring what the selected records say up to date: how many revisions are newly verified."""
+def _mark(
+    repository: Repository,
+    selection: Sequence[Selected],
+    result: Result,
+    is_aside: bool,
+    *,
+    quick: bool,
+) -> int:
+    """Bring what the selected records say up to date: how many revisions are newly verified.
+
+    `is_aside`: what is bad is not in the store any more. A job in which it fails keeps no other from it.
+    """
     bad = {(one.job, one.revision) for one in result.findings}
     count = 0
+    tries = Tries(StorageFailed, HistoryBusy)
     for job, _, revisions in selection:
-        for seen in revisions:
-            is_bad = (job.name, seen.uuid) in bad
-            with suppress(*_NOT_THERE):
-                now = seen
-                if is_bad or seen.damaged:
-                    now = damage.refresh(repository.chunks, job.directory, seen.uuid)
-                if quick or is_bad or now.damaged or _trust(now) != _trust(seen):
-                    continue
-                after = trust.verified(job.directory, now)
-                count += _trust(after) != _trust(seen)
+        with tries.one():
+            for seen in revisions:
+                owner = (job.name, seen.uuid)
+                with suppress(*_NOT_THERE):
+                    now = seen
+                    if owner in bad or seen.damaged:
+                        now = damage.refresh(
+                            repository.chunks, job.directory, seen.uuid, failed=owner in bad
+                        )
+                    is_proven = owner in result.proven
+                    # Of a damaged one, all that is not lost.
+                    is_rest_proven = now.damaged and is_aside and owner not in result.unread
+                    if quick or not (is_proven or is_rest_proven) or _trust(now) != _trust(seen):
+                        continue
+                    after = trust.verified(job.directory, now)
+                    count += after.trust is Trust.VERIFIED is not seen.trust
+    tries.end()
     return count
 
 
@@ -139,9 +170,13 @@ def settle(
                 bad[case] = fault.message
     hurt: dict[Entry, list[Hurt]] = {}
     moved = {case.chunk for case in bad if case.chunk is not None}
-    for found in damage.needing(repository, moved | set(missing)):
-        hurt.setdefault(found.chunk, []).append(found.hurt)
-    damaged = _refresh(repository, [one for listed in hurt.values() for one in listed])
+    asked = Tries(StorageFailed)
+    with asked.one():
+        for found in damage.needing(repository, moved | set(missing)):
+            hurt.setdefault(found.chunk, []).append(found.hurt)
+    damaged = refresh_hurt(repository, [one for listed in hurt.values() for one in listed])
+    # No report while a job cannot be read that the case may hurt, too.
+    asked.end()
     for case, why in bad.items():
         assert case.chunk is not None
         report = Report(
@@ -156,17 +191,23 @@ def settle(
     return Settled(len(bad), damaged)
 
 
-def _refresh(repository: Repository, hurt: Iterable[Hurt]) -> int:
-    """Mark the revisions: how many of them are damaged."""
+def refresh_hurt(repository: Repository, hurt: Iterable[Hurt], *, failed: bool = False) -> int:
+    """Mark the revisions: how many of them are damaged; `failed` as of `damage.refresh`.
+
+    A job in which that fails keeps no other from it. StorageFailed, HistoryBusy.
+    """
     uuids: dict[str, dict[str, None]] = {}
     for one in hurt:
         uuids.setdefault(one.job, {})[one.revision] = None
     count = 0
+    tries = Tries(StorageFailed, HistoryBusy)
     for name, listed in uuids.items():
-        with suppress(JobMissing), repository.job(name) as job:
+        with tries.one(), suppress(JobMissing), repository.job(name) as job:
             for uuid in listed:
                 with suppress(*_NOT_THERE):
-                    count += damage.refresh(repository.chunks, job.directory, uuid).damaged > 0
+                    now = damage.refresh(repository.chunks, job.directory, uuid, failed=failed)
+                    count += now.damaged > 0
+    tries.end()
     return count
 
 
@@ -219,4 +260,4 @@ def still_needed(repository: Repository, case: Case) -> int:
     entry = case.chunk if name is None else layout.parse_chunk_name(name)
     if entry is None or quarantine.content_is_stored(repository.chunks, entry):
         return 0
-    return _refresh(repository, [one.hurt for one in damage.needing(repository, {entry})])
+    return refresh_hurt(repository, [one.hurt for one in damage.needing(repository, {entry})])

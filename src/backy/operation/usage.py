@@ -22,7 +22,6 @@ from backy.operation.progress import Progress
 from backy.repository import history as histories
 from backy.repository import layout
 from backy.repository.maps import open_pinned
-from backy.repository.marking import directories
 from backy.repository.repository import Repository
 
 IDS_A_PASS = 250_000
@@ -61,7 +60,7 @@ class _Kept(NamedTuple):
 
 def usage(repository: Repository, progress: Progress) -> Found:
     """Measure all revisions of all jobs."""
-    names = directories(repository)
+    names = repository.directories()
     kept, unreadable = _all_maps(repository, names)
     # A job's directory that was copied has the same UUIDs once more.
     owners = {(one.job, one.revision.uuid): number for number, one in enumerate(kept)}

@@ -2,9 +2,9 @@
 
     findings = verify(repository, [(job, revisions)], progress, quick=False)
 
-Every chunk is read past the page cache, decoded (a delta with its base) and hashed, shared ones
-once; `quick` proves only the frames' checksums. Structure is proven too: each record, each map and
-each of its pages, and that no map lacks its record.
+Every chunk and every map is read past the page cache. Chunks are decoded (a delta with its base) and
+hashed, shared ones once; `quick` proves only the frames' checksums. Structure is proven too: each
+record, each map and each of its pages, and that no map lacks its record.
 
 What is found is a result, not an error. A revision that is forgotten meanwhile is no finding.
 
@@ -15,6 +15,7 @@ maps are opened one at a time.
 import enum
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby, islice
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from backy.ground.errors import (
     ChunkUnreadable,
     DamageError,
     MapDamaged,
+    MapUnreadable,
     RevisionGone,
 )
 from backy.operation import parallel
@@ -61,13 +63,18 @@ class Finding(NamedTuple):
     why: str
 
 
-def said_of(entry: Entry, error: DamageError) -> str:
-    """What is wrong with a chunk, in words: of a delta, also if it is the base that is to blame."""
-    of_base = (
+def blames_base(entry: Entry, error: DamageError) -> bool:
+    """Whether what is wrong with a chunk is the base that it stands on."""
+    return (
         entry.base is not None
         and isinstance(error, (ChunkMissing, ChunkDamaged, ChunkUnreadable))
         and error.chunk == entry.base.hex()
     )
+
+
+def said_of(entry: Entry, error: DamageError) -> str:
+    """What is wrong with a chunk, in words: of a delta, also if it is the base that is to blame."""
+    of_base = blames_base(entry, error)
     return f"its delta stands on a bad base: {error.message}" if of_base else error.message
 
 
@@ -80,11 +87,17 @@ class Selected(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Findings by job, revision and offset, and how much was looked at."""
+    """Findings by job, revision and offset, and how much was looked at.
+
+    `proven` are the revisions, as (job, UUID), of which everything was read and is good; `unread` those
+    of which something could not be read: it may be good, it may be bad. Others are damaged.
+    """
 
     findings: list[Finding]
     revisions: int
     chunks: int
+    proven: frozenset[tuple[str, str]]
+    unread: frozenset[tuple[str, str]]
 
 
 def verify(
@@ -92,17 +105,13 @@ def verify(
 ) -> Result:
     """Prove everything that the selected revisions need."""
     findings = [finding for one in selection for finding in _structure(one)]
-    maps = [
-        _Map(one.job, revision, wanted)
-        for one in selection
-        for revision in one.revisions
-        for wanted in revision.maps
-    ]
-    findings += _check_maps(maps)
-    entries = sum(one.entries for one in maps)
+    maps = _Maps(selection)
+    maps.check()
+    listed = maps.usable()
+    entries = sum(one.entries for one in listed)
     passes = max(1, -(-entries // IDS_A_PASS))
     chunks = 0
-    progress.begin("verify", sum(one.entries for one in maps) * repository.format.chunk_size)
+    progress.begin("verify", entries * repository.format.chunk_size)
     try:
         for number in range(passes):
             found = _Pass(number, passes, maps)
@@ -111,8 +120,13 @@ def verify(
             findings += found.verify(repository, progress, quick)
     finally:
         progress.end()
+    findings += maps.findings
     findings.sort(key=lambda one: (one.job, one.revision, one.disk, one.ranges))
-    return Result(findings, sum(len(one.revisions) for one in selection), chunks)
+    selected = {(one.job.name, revision.uuid) for one in selection for revision in one.revisions}
+    bad = {(one.job, one.revision) for one in findings}
+    return Result(
+        findings, len(selected), chunks, frozenset(selected - bad - maps.unread), frozenset(maps.unread)
+    )
 
 
 def _structure(selected: Selected) -> Iterator[Finding]:
@@ -137,8 +151,13 @@ class _Map:
         self.wanted = wanted
         self.entries = 0
 
+    @property
+    def owner(self) -> tuple[str, str]:
+        """Job and revision."""
+        return self.job.name, self.revision
+
     def open(self) -> MapReader:
-        return open_pinned(self.job.directory, self.revision, self.wanted)
+        return open_pinned(self.job.directory, self.revision, self.wanted, fresh=True)
 
     def finding(
         self, kind: Kind, chunk: str | None, ranges: Sequence[tuple[int, int]], why: str
@@ -146,20 +165,59 @@ class _Map:
         return Finding(kind, self.job.name, self.revision, self.wanted.disk, chunk, tuple(ranges), why)
 
 
-def _check_maps(maps: list[_Map]) -> Iterator[Finding]:
-    """Prove every page, count the entries, and take out the maps that cannot be used whole."""
-    for one in list(maps):
-        try:
-            with one.open() as reader:
-                for number in range(reader.layout.pages):
+class _Maps:
+    """All maps that are to be verified; one that fails, at whatever look, is used no more.
+
+    `findings` say why. `unread` are the revisions of which something was not read: of one that was
+    forgotten that is no finding, but nobody may say either that it is good.
+    """
+
+    def __init__(self, selection: Sequence[Selected]) -> None:
+        self.findings: list[Finding] = []
+        self.unread: set[tuple[str, str]] = set()
+        self._maps = [
+            _Map(one.job, revision, wanted)
+            for one in selection
+            for revision in one.revisions
+            for wanted in revision.maps
+        ]
+
+    def usable(self) -> list[_Map]:
+        """Those that have not failed so far."""
+        return list(self._maps)
+
+    def check(self) -> None:
+        """Prove every page, and count the entries."""
+        for one in self.usable():
+            with self._failing(one), one.open() as reader:
+                for number, _ in reader.stored():
                     page = reader.page(number)
                     one.entries += sum(1 for _ in page.used()) if page is not None else 0
+
+    def needs(self, low: int, high: int) -> Iterator[tuple[_Map, tuple[int, int], "_Need"]]:
+        """(map, byte range, need) of every chunk in a part of the id space."""
+        for one in self.usable():
+            with self._failing(one), one.open() as reader:
+                for index, entry in reader.used():
+                    if low <= int.from_bytes(entry.ident[:2], "big") < high:
+                        offset = index * reader.layout.chunk_size
+                        length = reader.layout.length_of(index)
+                        yield one, (offset, length), _Need(entry, length)
+
+    @contextmanager
+    def _failing(self, one: _Map) -> Iterator[None]:
+        """Take a map out that fails inside the block."""
+        try:
+            yield
         except RevisionGone:
-            maps.remove(one)
+            self._maps.remove(one)
+            self.unread.add(one.owner)
         except MapDamaged as error:
-            maps.remove(one)
+            self._maps.remove(one)
+            if isinstance(error, MapUnreadable):
+                self.unread.add(one.owner)
             whole = [(0, one.wanted.image_size)] if one.wanted.image_size else []
-            yield one.finding(Kind.MAP, None, whole, error.message)
+            self.findings.append(one.finding(Kind.MAP, None, whole, error.message))
 
 
 class _Need(NamedTuple):
@@ -183,7 +241,7 @@ def _by_base(needs: Iterable[_Need]) -> Iterator[list[_Need]]:
 class _Pass:
     """The chunks of one part of the id space, and what is wrong with them."""
 
-    def __init__(self, number: int, passes: int, maps: list[_Map]) -> None:
+    def __init__(self, number: int, passes: int, maps: _Maps) -> None:
         self._low = number * 65536 // passes
         self._high = (number + 1) * 65536 // passes
         self._maps = maps
@@ -191,24 +249,11 @@ class _Pass:
         self._bad: dict[_Need, DamageError] = {}
         self._wanted: set[_Need] = set()
         self.repeated = 0
-        for _, _, need in self._needs(maps):
+        for _, _, need in maps.needs(self._low, self._high):
             if need in self._wanted:
                 self.repeated += 1
             self._wanted.add(need)
         self.chunks = len(self._wanted)
-
-    def _needs(self, maps: list[_Map]) -> Iterator[tuple[_Map, tuple[int, int], _Need]]:
-        """(map, byte range, need) of every chunk of this part; forgotten revisions drop out."""
-        for one in maps:
-            try:
-                with one.open() as reader:
-                    for index, entry in reader.used():
-                        if self._low <= int.from_bytes(entry.ident[:2], "big") < self._high:
-                            offset = index * reader.layout.chunk_size
-                            length = reader.layout.length_of(index)
-                            yield one, (offset, length), _Need(entry, length)
-            except (RevisionGone, MapDamaged):
-                continue
 
     def verify(self, repository: Repository, progress: Progress, quick: bool) -> list[Finding]:
         """Look at every chunk once, a base together with its deltas; then say whom it hurts."""
@@ -237,9 +282,11 @@ class _Pass:
             return []
         ranges: dict[tuple[_Map, _Need], list[tuple[int, int]]] = {}
         # Opening the maps again drops those that were forgotten meanwhile, whose chunks may be gone.
-        for one, span, need in self._needs(self._maps):
+        for one, span, need in self._maps.needs(self._low, self._high):
             if need in self._bad:
                 ranges.setdefault((one, need), []).append(span)
+                if isinstance(self._bad[need], ChunkUnreadable):
+                    self._maps.unread.add(one.owner)
         return [
             one.finding(Kind.CHUNK, chunk_name(need.entry), spans, said_of(need.entry, self._bad[need]))
             for (one, need), spans in ranges.items()

@@ -117,8 +117,10 @@ class Run:
     @contextmanager
     def lent_reader(self) -> Iterator[ChunkReader]:
         """One of a few readers; waits until one is free. Whoever has one must not ask for another."""
-        reader = self._readers.get() or self._reader()
+        reader = self._readers.get()
         try:
+            # Within, so that others get the place of one that cannot be made, and do not wait for it.
+            reader = reader or self._reader()
             yield reader
         finally:
             self._readers.put(reader)
@@ -248,7 +250,7 @@ class Worker:
                 run.counts.add(hit=1)
                 return _Made(full)
         if run.hits is not None:
-            run.hits.note(ident)
+            run.hits.note(full)
         run.counts.add(new=length)
         run.has_healed = run.has_healed or ident in run.lost
         return _Made(full, proven_frame(ident, self._buffer, length, self._encoder))

@@ -84,14 +84,14 @@ class ChunkReader:
             raise
 
     def prove(self, entry: Entry) -> int:
+        """As `prove_file`; of a delta that is missing, or whose base is, the full chunk in its place."""
+        return self._or_full(entry, self.prove_file)
+
+    def prove_file(self, entry: Entry) -> int:
         """Decode and hash the very file that an entry names: its plain length; raises like `read`.
 
-        Of a delta that is missing, or whose base is, the full chunk in its place. A full chunk that was
-        the last one to be read, as a base or by itself, is not read again.
+        A full chunk that was the last one to be read, as a base or by itself, is not read again.
         """
-        return self._or_full(entry, self._prove)
-
-    def _prove(self, entry: Entry) -> int:
         return len(self._read_base(entry.ident) if entry.base is None else self._decode(entry))
 
     def check_frame(self, entry: Entry) -> int:

@@ -9,29 +9,31 @@ the bad file when purge looked (tests/model/collection_quarantine.py).
     for found in needing(repository, {entry}): …      who needs these chunks, in all jobs
     refresh(chunks, job, uuid)                        make a record say what is lost now
 
+Maps are read past the page cache, which still has the good bytes after a failed write.
+
 Limits: presence only; whether a file holds what it should is for verify to find out. A record is
 edited under `.history`, and what is lost is computed there, so that no older answer overwrites a
 newer one.
 """
 
-import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
 from backy.domain.chunkmap import PAGE_ENTRIES, Entry
-from backy.domain.revision import Revision
-from backy.ground import locks
+from backy.domain.revision import MapDigest, Revision
 from backy.ground.directory import Directory
 from backy.ground.errors import (
     FormatUnknown,
     HistoryBusy,
     JobMissing,
     MapDamaged,
+    MapUnreadable,
     RecordDamaged,
     RevisionGone,
     StorageFailed,
 )
+from backy.ground.tries import Tries
 from backy.repository import history as histories
 from backy.repository import layout, quarantine
 from backy.repository.maps import MapReader, open_pinned
@@ -64,7 +66,7 @@ def lost_of(chunks: Directory, job: Directory, revision: Revision) -> Iterator[L
     there = _Presence(chunks)
     for wanted in revision.maps:
         try:
-            with open_pinned(job, revision.uuid, wanted) as reader:
+            with open_pinned(job, revision.uuid, wanted, fresh=True) as reader:
                 for index, entry in reader.used():
                     if not there.has(entry):
                         offset = index * reader.layout.chunk_size
@@ -75,43 +77,49 @@ def lost_of(chunks: Directory, job: Directory, revision: Revision) -> Iterator[L
                 yield Lost(wanted.disk, 0, wanted.image_size, None)
 
 
-def refresh(chunks: Directory, job: Directory, uuid: str) -> Revision:
-    """Have a record say how much of its revision is lost now; RevisionGone and what an edit raises."""
+def is_readable(job: Directory, revision: Revision, wanted: MapDigest) -> bool:
+    """Whether the system can read a map, be it damaged or not; RevisionGone."""
+    try:
+        with open_pinned(job, revision.uuid, wanted, fresh=True) as reader:
+            for number in range(reader.layout.pages):
+                reader.page(number)
+    except MapUnreadable:
+        return False
+    except MapDamaged:
+        return True
+    return True
+
+
+def refresh(chunks: Directory, job: Directory, uuid: str, *, failed: bool = False) -> Revision:
+    """Have a record say how much of its revision is lost now; RevisionGone and what an edit raises.
+
+    `failed`: something of it proved to be bad or could not be read just now, so it is verified no more,
+    whatever is there.
+    """
 
     def change(revision: Revision) -> Revision:
         lost = sum(one.length for one in lost_of(chunks, job, revision))
-        return revision.with_damage(min(lost, revision.image_size))
+        after = revision.with_damage(min(lost, revision.image_size))
+        return after.without_proof() if failed else after
 
-    return mark(job, uuid, change)
-
-
-def mark(job: Directory, uuid: str, change: Callable[[Revision], Revision]) -> Revision:
-    """`history.edit` for those who may not wait: HistoryBusy if someone holds `.history` for long.
-
-    Verify runs beside everything, also beside an edit that is frozen.
-    """
-    try:
-        fd = locks.open_lock_file(job, layout.HISTORY_LOCK)
-    except OSError as error:
-        path = job.file_path(layout.HISTORY_LOCK)
-        raise StorageFailed("open", path, error.errno or 0) from error
-    try:
-        if not locks.try_exclusive_again(fd):
-            raise HistoryBusy(job.file_path(layout.HISTORY_LOCK))
-    finally:
-        os.close(fd)
-    return histories.edit(job, uuid, change)
+    # Verify runs beside everything, also beside an edit that is frozen.
+    return histories.edit(job, uuid, change, patient=False)
 
 
 def refresh_all(repository: Repository, wanted: Callable[[Revision], bool]) -> list[Revision]:
-    """`refresh` the revisions of all jobs that `wanted` says, and return them; StorageFailed."""
+    """`refresh` the revisions of all jobs that `wanted` says, and return them.
+
+    A job in which that fails keeps no other from it. StorageFailed, HistoryBusy.
+    """
     found = []
-    for name in repository.jobs():
-        with suppress(JobMissing), repository.job(name) as job:
+    tries = Tries(StorageFailed, HistoryBusy)
+    for name in repository.directories():
+        with tries.one(), suppress(JobMissing), repository.job(name) as job:
             for revision in histories.load(job.directory).revisions:
                 if wanted(revision):
                     with suppress(RevisionGone, RecordDamaged, FormatUnknown):
                         found.append(refresh(repository.chunks, job.directory, revision.uuid))
+    tries.end()
     return found
 
 
@@ -119,12 +127,14 @@ def needing(repository: Repository, suspects: Collection[Entry]) -> Iterator[Nee
     """Whom these chunks hurt: the revisions of all jobs that are there now.
 
     A base hurts whoever has a delta on it. Jobs and histories are listed here and not before, since a
-    revision that is committed later looks into the quarantine itself.
+    revision that is committed later looks into the quarantine itself. A job that cannot be read keeps no
+    other from being looked at: StorageFailed at the end.
     """
     if not suspects:
         return
-    for name in repository.jobs():
-        with suppress(JobMissing), repository.job(name) as job:
+    tries = Tries(StorageFailed)
+    for name in repository.directories():
+        with tries.one(), suppress(JobMissing), repository.job(name) as job:
             unhurt: set[bytes] = set()
             for revision in histories.load(job.directory).revisions:
                 for wanted in revision.maps:
@@ -137,6 +147,7 @@ def needing(repository: Repository, suspects: Collection[Entry]) -> Iterator[Nee
                                 job=name, revision=revision.uuid, disk=wanted.disk, ranges=tuple(ranges)
                             )
                             yield Needing(suspect, hurt)
+    tries.end()
 
 
 def _ranges(
@@ -146,7 +157,7 @@ def _ranges(
     found: dict[Entry, list[tuple[int, int]]] = {}
     if len(unhurt) > _PAGES_REMEMBERED:
         unhurt.clear()
-    for number, digest in enumerate(reader.digests):
+    for number, digest in reader.stored():
         # Pages of one digest need the same chunks, except that their bases are the map's.
         if digest in unhurt:
             continue

@@ -21,7 +21,14 @@ from backy.domain import revision as records
 from backy.domain.revision import Revision
 from backy.ground import durable, locks
 from backy.ground.directory import Directory
-from backy.ground.errors import BackyError, FormatUnknown, RecordDamaged, RevisionGone, StorageFailed
+from backy.ground.errors import (
+    BackyError,
+    FormatUnknown,
+    HistoryBusy,
+    RecordDamaged,
+    RevisionGone,
+    StorageFailed,
+)
 from backy.repository import layout
 from backy.repository.maps import MapWriter
 
@@ -44,13 +51,17 @@ class History(NamedTuple):
 
 
 def load(job: Directory) -> History:
-    """The history as it is now, oldest first."""
+    """The history as it is now, oldest first; StorageFailed where it cannot be listed."""
     revisions: list[Revision] = []
     unreadable: list[Unreadable] = []
     recorded: set[str] = set()
     committed: set[str] = set()
     mapped: set[str] = set()
-    for name in job.names():
+    try:
+        names = job.names()
+    except OSError as error:
+        raise StorageFailed("list", job.path, error.errno or 0) from error
+    for name in names:
         record, of_map = layout.parse_record_name(name), layout.parse_map_name(name)
         if of_map is not None:
             mapped.add(of_map[0])
@@ -102,17 +113,26 @@ def commit(job: Directory, revision: Revision, maps: Sequence[MapWriter]) -> Non
         raise
 
 
-def edit(job: Directory, uuid: str, change: Callable[[Revision], Revision]) -> Revision:
+def edit(
+    job: Directory, uuid: str, change: Callable[[Revision], Revision], *, patient: bool = True
+) -> Revision:
     """Replace a record by `change` of what it says now; RevisionGone if it was forgotten.
 
-    An exception from `change` leaves the record as it is.
+    Edits wait for each other; who is not `patient` waits for a moment only: HistoryBusy.
+
+    An exception from `change` leaves the record as it is. What it says afterwards is durable, also where
+    nothing was to be changed.
     """
-    with _held(job):
+    with _held(job, patient=patient):
         before = _read(job, uuid)
         after = change(before)
         if after != before:
             durable.replace(job, uuid + layout.RECORD, records.serialise(after))
-        return after
+            return after
+    # An edit that was killed may have given the record its name without making that last. Not under the
+    # lock: whoever is frozen in this would keep others from editing.
+    durable.sync_directory(job)
+    return after
 
 
 def forget(job: Directory, uuid: str, check: Callable[[Revision], None] | None = None) -> None:
@@ -144,7 +164,7 @@ def forget(job: Directory, uuid: str, check: Callable[[Revision], None] | None =
 
 
 @contextmanager
-def _held(job: Directory) -> Iterator[None]:
+def _held(job: Directory, *, patient: bool = True) -> Iterator[None]:
     """Hold `.history`, so that no two edits overlap."""
     try:
         fd = locks.open_lock_file(job, layout.HISTORY_LOCK)
@@ -152,7 +172,10 @@ def _held(job: Directory) -> Iterator[None]:
         path = job.file_path(layout.HISTORY_LOCK)
         raise StorageFailed("open", path, error.errno or 0) from error
     try:
-        locks.wait_exclusive(fd)
+        if patient:
+            locks.wait_exclusive(fd)
+        elif not locks.try_exclusive_again(fd):
+            raise HistoryBusy(job.file_path(layout.HISTORY_LOCK))
         yield
     finally:
         os.close(fd)

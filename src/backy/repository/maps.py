@@ -8,13 +8,15 @@ file and works on a full or read-only disk.
     with open_pinned(job, revision, revision.maps[0]) as map:
         for index, entry in map.used(): …
 
-Limits: every page is proven by its digest when it is read (MapDamaged); a reader may be shared by
-threads, a writer takes indices in ascending order (`expect`) and entries in any (`set`).
+Limits: every page is proven by its digest when it is read (MapDamaged; MapUnreadable is one, too); a
+reader may be shared by threads, a writer takes indices in ascending order (`expect`) and entries in any
+(`set`).
 """
 
 import errno
 import os
 import threading
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from types import TracebackType
 from typing import Self
@@ -24,41 +26,90 @@ from backy.domain import chunkmap
 from backy.domain.chunk import ChunkId
 from backy.domain.chunkmap import Entry, Header, Layout, Page
 from backy.domain.revision import MapDigest
-from backy.ground import durable, locks
+from backy.ground import durable, linux, locks
 from backy.ground.directory import Directory
-from backy.ground.errors import MapDamaged, RevisionGone
+from backy.ground.errors import MapDamaged, MapUnreadable, RevisionGone
+from backy.ground.pagecache import UncachedFile
 from backy.repository import layout
 
 # Of a new map: what its table takes in memory, some 50 MiB, and a terabyte of deltas. Beyond, new chunks
 # are stored in full, which gives the places of bases free again.
 MAX_BASES = 250_000
 
+_NOT_A_FILE = (errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EISDIR, errno.ENOTDIR)
+
+
+class _MapFile:
+    """An open map file; with `fresh` its bytes come from the disk, past the page cache."""
+
+    def __init__(self, fd: int, path: str, *, fresh: bool) -> None:
+        """Take over `fd`."""
+        self.fd = fd
+        self.path = path
+        self._uncached = UncachedFile(fd) if fresh else None
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes that are there; MapDamaged, MapUnreadable."""
+        try:
+            content = self._read(offset, length)
+        except OSError as error:
+            raise MapUnreadable(self.path, os.strerror(error.errno or 0)) from error
+        if len(content) != length:
+            raise MapDamaged(self.path, "it ends early")
+        return content
+
+    def _read(self, offset: int, length: int) -> bytes:
+        if self._uncached is None:
+            return os.pread(self.fd, length, offset)
+        begin = offset // linux.PAGE * linux.PAGE
+        end = offset + length
+        buffer = linux.Buffer(-(-(end - begin) // linux.PAGE) * linux.PAGE)
+        done = self._uncached.read(buffer, begin, end - begin, fresh=True)
+        return bytes(buffer.view[offset - begin : done])
+
+    def close(self) -> None:
+        """Close the file and drop the pin."""
+        if self.fd >= 0:
+            if self._uncached is not None:
+                self._uncached.close()
+            else:
+                os.close(self.fd)
+            self.fd = -1
+
 
 class MapReader:
     """An open, pinned map whose header and tables have been proven."""
 
-    def __init__(self, fd: int, path: str, header: Header, tail: bytes) -> None:
-        """Take over `fd`; `open_pinned` is the way to get one."""
-        self.path = path
+    def __init__(self, file: _MapFile, header: Header, tail: bytes) -> None:
+        """Take over `file`; `open_pinned` is the way to get one."""
+        self.path = file.path
         self.header = header
         self.layout = header.layout
-        self._fd = fd
-        self.digests, self.bases = chunkmap.split_tail(header, tail)
-        self._offsets: list[int] = []
-        at = chunkmap.HEADER.size
-        for number, found in enumerate(self.digests):
-            self._offsets.append(at)
-            if found != chunkmap.ZERO_PAGE:
-                at += header.layout.entries_of(number) * chunkmap.ENTRY_SIZE
-        self.tail_offset = at
+        self._file = file
+        self._tail = tail
+        self._stored, self.bases = chunkmap.split_tail(header, tail)
+        # Only the last page of a map may be shorter than the others.
+        last = self._stored[-1:]
+        missing = sum(chunkmap.PAGE_ENTRIES - header.layout.entries_of(number) for number in last)
+        self.tail_offset = _offset(len(self._stored)) - missing * chunkmap.ENTRY_SIZE
+
+    def stored(self) -> Iterator[tuple[int, bytes]]:
+        """(number, digest) of the pages that are not zeros, in order."""
+        for number in self._stored:
+            yield number, self._digest(number)
+
+    def _digest(self, number: int) -> bytes:
+        at = number * chunkmap.DIGEST_SIZE
+        return self._tail[at : at + chunkmap.DIGEST_SIZE]
 
     def page(self, number: int) -> Page | None:
         """A page, proven; None for one of zero chunks. MapDamaged."""
-        if self.digests[number] == chunkmap.ZERO_PAGE:
+        place = bisect_left(self._stored, number)
+        if place == len(self._stored) or self._stored[place] != number:
             return None
         entries = self.layout.entries_of(number)
-        content = _read(self._fd, self.path, self._offsets[number], entries * chunkmap.ENTRY_SIZE)
-        if chunkmap.digest(content) != self.digests[number]:
+        content = self._file.read(_offset(place), entries * chunkmap.ENTRY_SIZE)
+        if chunkmap.digest(content) != self._digest(number):
             raise MapDamaged(self.path, f"page {number} does not match its digest")
         page = Page(entries, content)
         try:
@@ -74,19 +125,16 @@ class MapReader:
 
     def used(self) -> Iterator[tuple[int, Entry]]:
         """(chunk index, entry) of all chunks that are not zero, in order."""
-        for number in range(self.layout.pages):
+        for number, _ in self.stored():
             page = self.page(number)
-            if page is None:
-                continue
+            assert page is not None
             for slot, ident, index in page.used():
                 base = self.bases[index - 1] if index else None
                 yield number * chunkmap.PAGE_ENTRIES + slot, Entry(ident, base)
 
     def close(self) -> None:
         """Close the file and drop the pin."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -100,24 +148,32 @@ class MapReader:
         self.close()
 
 
-def open_pinned(job: Directory, uuid: str, wanted: MapDigest) -> MapReader:
-    """The map that a record describes, locked; MapDamaged, or RevisionGone if forgotten meanwhile."""
+def _offset(place: int) -> int:
+    """Where a stored page begins in the file, by its place among them."""
+    return chunkmap.HEADER.size + place * chunkmap.PAGE_ENTRIES * chunkmap.ENTRY_SIZE
+
+
+def open_pinned(job: Directory, uuid: str, wanted: MapDigest, *, fresh: bool = False) -> MapReader:
+    """The map that a record describes, locked; MapDamaged, or RevisionGone if forgotten meanwhile.
+
+    With `fresh` it is read past the page cache, as proof about the disk needs.
+    """
     name = layout.map_name(uuid, wanted.disk)
     path = job.file_path(name)
     try:
         fd = job.open_file(name)
     except OSError as error:
         _refuse_forgotten(job, uuid)
-        why = "it is missing" if error.errno == errno.ENOENT else os.strerror(error.errno or 0)
-        raise MapDamaged(path, why) from error
+        raise _not_opened(path, error) from error
+    file = _MapFile(fd, path, fresh=fresh)
     try:
         # Only a collector holds one alone, and only a map without a record.
         if not locks.try_shared(fd) or not locks.still_named(fd):
             raise RevisionGone(uuid)
         _refuse_forgotten(job, uuid)
-        return _proven(fd, path, uuid, wanted)
+        return _proven(file, uuid, wanted)
     except BaseException:
-        os.close(fd)
+        file.close()
         raise
 
 
@@ -132,15 +188,24 @@ def open_found(job: Directory, name: str) -> MapReader:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise MapDamaged(path, os.strerror(error.errno or 0)) from error
+        raise _not_opened(path, error) from error
+    file = _MapFile(fd, path, fresh=False)
     try:
-        content = _read(fd, path, 0, chunkmap.HEADER.size)
+        content = file.read(0, chunkmap.HEADER.size)
         parsed = layout.parse_map_name(name)
         uuid, disk = parsed if parsed is not None else ("", "")
-        return _read_tables(fd, path, content, uuid, disk, os.fstat(fd).st_size)
+        return _read_tables(file, content, uuid, disk, os.fstat(fd).st_size)
     except BaseException:
-        os.close(fd)
+        file.close()
         raise
+
+
+def _not_opened(path: str, error: OSError) -> MapDamaged:
+    """What it means that a map could not be opened: it is not there, is no file, or nobody knows."""
+    if error.errno == errno.ENOENT:
+        return MapDamaged(path, "it is missing")
+    why = os.strerror(error.errno or 0)
+    return MapDamaged(path, why) if error.errno in _NOT_A_FILE else MapUnreadable(path, why)
 
 
 def _refuse_forgotten(job: Directory, uuid: str) -> None:
@@ -148,20 +213,20 @@ def _refuse_forgotten(job: Directory, uuid: str) -> None:
         raise RevisionGone(uuid)
 
 
-def _proven(fd: int, path: str, uuid: str, wanted: MapDigest) -> MapReader:
-    size = os.fstat(fd).st_size
+def _proven(file: _MapFile, uuid: str, wanted: MapDigest) -> MapReader:
+    path, size = file.path, os.fstat(file.fd).st_size
     if size != wanted.size:
         raise MapDamaged(path, f"it has {size} bytes instead of {wanted.size}")
-    content = _read(fd, path, 0, chunkmap.HEADER.size)
+    content = file.read(0, chunkmap.HEADER.size)
     if chunkmap.root(content).hex() != wanted.root:
         raise MapDamaged(path, "it is not the map that its record describes")
-    reader = _read_tables(fd, path, content, uuid, wanted.disk, size)
+    reader = _read_tables(file, content, uuid, wanted.disk, size)
     if reader.layout.image_size != wanted.image_size:
         raise MapDamaged(path, "its image size is not its record's")
     return reader
 
 
-def _read_tables(fd: int, path: str, content: bytes, uuid: str, disk: str, size: int) -> MapReader:
+def _read_tables(file: _MapFile, content: bytes, uuid: str, disk: str, size: int) -> MapReader:
     """The map whose header is `content`, its tables proven by it; MapDamaged."""
     try:
         header = chunkmap.unpack_header(content)
@@ -169,23 +234,13 @@ def _read_tables(fd: int, path: str, content: bytes, uuid: str, disk: str, size:
             raise ValueError("it belongs to another revision or disk")
         if header.tail_length > size:
             raise ValueError("its tables are longer than itself")
-        tail = _read(fd, path, size - header.tail_length, header.tail_length)
-        reader = MapReader(fd, path, header, tail)
+        tail = file.read(size - header.tail_length, header.tail_length)
+        reader = MapReader(file, header, tail)
         if reader.tail_offset + header.tail_length != size:
             raise ValueError("its pages and its size differ")
     except ValueError as error:
-        raise MapDamaged(path, str(error)) from error
+        raise MapDamaged(file.path, str(error)) from error
     return reader
-
-
-def _read(fd: int, path: str, offset: int, length: int) -> bytes:
-    try:
-        content = os.pread(fd, length, offset)
-    except OSError as error:
-        raise MapDamaged(path, f"reading it failed: {os.strerror(error.errno or 0)}") from error
-    if len(content) != length:
-        raise MapDamaged(path, "it ends early")
-    return content
 
 
 class _OpenPage:
@@ -211,6 +266,8 @@ class MapWriter:
         self._name = layout.map_name(uuid, disk)
         self._lock = threading.Lock()
         self._pages: dict[int, _OpenPage] = {}
+        if image.chunks > chunkmap.MAX_CHUNKS:
+            raise ValueError(f"an image of {image.image_size} bytes is too large")
         self._digests = bytearray(image.pages * chunkmap.DIGEST_SIZE)
         self._stored = 0
         self._bases: dict[ChunkId, int] = {}
@@ -278,8 +335,8 @@ class MapWriter:
         """Write the rest and bring the file to the disk; every announced index has been set."""
         self._frontier = self.layout.pages
         self._write_complete()
-        tail = bytes(self._digests) + b"".join(self._bases)
-        self._file.append(tail)
+        self._digests += b"".join(self._bases)
+        self._file.append(self._digests)
         header = chunkmap.pack_header(
             Header(
                 self._uuid,
@@ -287,7 +344,7 @@ class MapWriter:
                 self.layout,
                 self._stored,
                 len(self._bases),
-                chunkmap.digest(tail),
+                chunkmap.digest(self._digests),
             )
         )
         chunkmap.unpack_header(header)  # what could not be read must not be written

@@ -26,7 +26,7 @@ from backy.ground.directory import Directory
 from backy.ground.errors import DamageError, FormatUnknown, RevisionGone
 from backy.repository import history as histories
 from backy.repository import layout, maps
-from backy.repository.repository import Repository, is_job_name
+from backy.repository.repository import Repository
 
 # Pages that a job's revisions share are marked once; so many digests take about 20 MiB.
 _PAGES_REMEMBERED = 200_000
@@ -49,7 +49,7 @@ class JobFiles(NamedTuple):
 def inventory(repository: Repository) -> dict[str, JobFiles]:
     """What lies in every directory that may be a job's; OSError if one cannot be listed."""
     found = {}
-    for name in directories(repository):
+    for name in repository.directories():
         with repository.base.enter(name) as job:
             committed, present = set(), set()
             for file in job.names():
@@ -64,13 +64,6 @@ def inventory(repository: Repository) -> dict[str, JobFiles]:
             committed |= {one for one in present - committed if job.has(one + layout.RECORD)}
             found[name] = JobFiles(frozenset(committed), frozenset(present))
     return found
-
-
-def directories(repository: Repository) -> list[str]:
-    """Names of all directories that may be a job's, with or without one in it."""
-    return sorted(
-        name for name, is_directory in repository.base.scan() if is_directory and is_job_name(name)
-    )
 
 
 class Orphan(NamedTuple):
@@ -239,7 +232,7 @@ def _mark_map(reader: maps.MapReader, marks: Marks, seen: set[bytes]) -> None:
     marks.add_page(b"".join(reader.bases))
     if len(seen) > _PAGES_REMEMBERED:
         seen.clear()
-    for number, digest in enumerate(reader.digests):
+    for number, digest in reader.stored():
         if digest in seen:
             continue
         page = reader.page(number)

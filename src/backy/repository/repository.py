@@ -166,11 +166,19 @@ class Repository:
     def jobs(self) -> list[str]:
         """Names of all jobs, sorted; StorageFailed where one cannot be looked into."""
         found = []
-        for name, is_directory in self.base.scan():
-            if is_directory and is_job_name(name):
-                with suppress(JobMissing), self._entered(name):  # gone meanwhile, or no job
-                    found.append(name)
-        return sorted(found)
+        for name in self.directories():
+            with suppress(JobMissing), self._entered(name):  # gone meanwhile, or no job
+                found.append(name)
+        return found
+
+    def directories(self) -> list[str]:
+        """Names of all directories that may be a job's, with or without one in it; sorted.
+
+        For those who go on where one cannot be looked into: `job` says of each what it is.
+        """
+        return sorted(
+            name for name, is_directory in self.base.scan() if is_directory and is_job_name(name)
+        )
 
     @contextmanager
     def job(self, name: str) -> Iterator[Job]:
@@ -201,7 +209,10 @@ class Repository:
             yield directory
 
     def _job_hint(self) -> str:
-        jobs = self.jobs()
+        jobs = []
+        for name in self.directories():
+            with suppress(JobMissing, StorageFailed), self._entered(name):
+                jobs.append(name)
         listed = ", ".join(jobs[:10]) + ("…" if len(jobs) > 10 else "")
         return f"there are {listed}" if jobs else "'backy init' makes one"
 

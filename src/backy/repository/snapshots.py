@@ -8,7 +8,7 @@ A snapshot without a line here is somebody else's and never touched, whatever it
 may back up the same image. `JOB/snapshots` is sealed JSON.
 
 Limits: one writer, who holds `.backup`. A damaged list is no list: then nothing is ours, old snapshots
-stay, and `check` tells of them.
+stay, and the next backup writes a new one.
 """
 
 import os
@@ -22,7 +22,7 @@ from backy.domain.names import check_disk_name
 from backy.domain.revision import SnapshotName
 from backy.ground import durable
 from backy.ground.directory import Directory
-from backy.ground.errors import NameRefused, RecordDamaged
+from backy.ground.errors import NameRefused, SnapshotsDamaged
 from backy.repository import layout
 
 _MAX = 1 << 20
@@ -35,7 +35,7 @@ class _List(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 def listed(job: Directory) -> dict[SnapshotName, str]:
-    """Places of our snapshots, by revision and disk; RecordDamaged."""
+    """Places of our snapshots, by revision and disk; SnapshotsDamaged."""
     path = job.file_path(layout.SNAPSHOTS)
     try:
         content = job.read(layout.SNAPSHOTS, _MAX)
@@ -43,11 +43,11 @@ def listed(job: Directory) -> dict[SnapshotName, str]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise RecordDamaged(path, os.strerror(error.errno or 0)) from error
+        raise SnapshotsDamaged(path, os.strerror(error.errno or 0)) from error
     except (ValueError, msgspec.DecodeError) as error:
-        raise RecordDamaged(path, str(error)) from error
+        raise SnapshotsDamaged(path, str(error)) from error
     if not all(layout.is_uuid(one) for one in found):
-        raise RecordDamaged(path, "it lists what is no UUID")
+        raise SnapshotsDamaged(path, "it lists what is no UUID")
     places: dict[SnapshotName, str] = {}
     try:
         for uuid, of_disks in found.items():
@@ -57,7 +57,7 @@ def listed(job: Directory) -> dict[SnapshotName, str]:
             for disk, place in of_disks.items():
                 places[SnapshotName(uuid, check_disk_name(disk))] = place
     except NameRefused as error:
-        raise RecordDamaged(path, "it lists what is no disk") from error
+        raise SnapshotsDamaged(path, "it lists what is no disk") from error
     return places
 
 
@@ -69,7 +69,7 @@ def note(
 
 
 def strike(job: Directory, names: Collection[SnapshotName]) -> None:
-    """Forget snapshots that are gone; RecordDamaged, StorageFailed."""
+    """Forget snapshots that are gone; SnapshotsDamaged, StorageFailed."""
     before = listed(job)
     after = {name: place for name, place in before.items() if name not in names}
     if after != before:

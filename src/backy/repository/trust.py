@@ -6,6 +6,11 @@ record says so, and removed only when no record does:
 
     with distrusting(chunks): distrust(job, uuid, Distrust.STORE)
     forget_distrust(repository)               at the end of verify
+    end_distrust(repository, word)            at the end of a walk that began when the marker said that
+
+A record says so no more once everything of its revision that is not lost has been proven since. The
+marker holds another word after each distrust, so a walk over the store can tell whether what it had
+proven by then still counts.
 
 Whoever distrusts holds a lock on `chunks/quarantine` together with others who do; the one who removes
 the marker holds it alone while it looks, and gives up at once if it cannot.
@@ -17,7 +22,8 @@ Limits: all edits are `history.edit`, under `.history`.
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from uuid import uuid4
 
 import msgspec
 
@@ -26,13 +32,16 @@ from backy.domain.cycle import Cycle
 from backy.domain.revision import Distrust, Revision, Trust
 from backy.ground import durable, locks
 from backy.ground.directory import Directory
-from backy.ground.errors import JobMissing, RevisionGone, StorageFailed
+from backy.ground.errors import HistoryBusy, JobMissing, RevisionGone, StorageFailed
+from backy.repository import damage, layout
 from backy.repository import history as histories
-from backy.repository import layout
-from backy.repository.damage import mark
 from backy.repository.repository import Repository
 
 _MAX_CYCLE = 1 << 20
+_MAX_WORD = 4096
+# Looking at all records before the marker is removed takes some seconds; whoever takes longer is frozen.
+_LOCK_SECONDS = 30.0
+_TRIES = 5
 
 
 def is_distrusted(chunks: Directory) -> bool:
@@ -42,40 +51,64 @@ def is_distrusted(chunks: Directory) -> bool:
 
 @contextmanager
 def distrusting(chunks: Directory) -> Iterator[None]:
-    """Records may become distrusted for `store` in this block: the marker is there, and stays."""
+    """Records may become distrusted for `store` in this block: the marker is there, and stays.
+
+    HistoryBusy if somebody does not come to an end of removing it; StorageFailed.
+    """
     with chunks.enter(layout.QUARANTINE) as quarantine:
-        locks.wait_shared(quarantine.fd)
-        if not chunks.has(layout.DISTRUSTED):
-            try:
-                durable.publish(chunks, layout.DISTRUSTED, b"")
-            except StorageFailed:
-                # Someone else may have been faster.
-                if not chunks.has(layout.DISTRUSTED):
-                    raise
-        # Also where it was there: perhaps it has no durable name yet.
-        durable.sync_directory(chunks)
+        if not locks.wait_shared_for(quarantine.fd, _LOCK_SECONDS):
+            raise HistoryBusy(quarantine.path)
+        _renew(chunks)
         yield
 
 
-def distrust(job: Directory, uuid: str, reason: Distrust) -> Revision:
-    """Distrust a revision; one whose source is to blame stays so. RevisionGone and the like."""
+def word_of(chunks: Directory) -> str | None:
+    """What the marker says, which is something else after each distrust; None where nobody knows."""
+    try:
+        return chunks.read(layout.DISTRUSTED, _MAX_WORD).decode(errors="replace")
+    except OSError:
+        return None
+
+
+def _renew(chunks: Directory) -> None:
+    """Write the marker with a word that it never had; StorageFailed."""
+    before = word_of(chunks)
+    for left in reversed(range(_TRIES)):
+        try:
+            durable.replace(chunks, layout.DISTRUSTED, str(uuid4()).encode())
+        except StorageFailed as error:
+            if error.code not in (errno.EEXIST, errno.ENOENT) or not left:
+                raise
+            # Somebody else does the same; once he is done, his word is as new.
+            if word_of(chunks) not in (None, before):
+                durable.sync_directory(chunks)
+                return
+        else:
+            return
+
+
+def distrust(job: Directory, uuid: str, reason: Distrust, *, patient: bool = True) -> Revision:
+    """Distrust a revision; one whose source is to blame stays so. As `history.edit`."""
 
     def change(revision: Revision) -> Revision:
         if revision.is_distrusted and revision.distrust is not Distrust.STORE:
             return revision
         return revision.with_trust(Trust.DISTRUSTED, reason)
 
-    return histories.edit(job, uuid, change)
+    return histories.edit(job, uuid, change, patient=patient)
 
 
 def distrust_store(chunks: Directory, job: Directory, besides: str = "") -> list[str]:
-    """Distrust what nobody has verified of a job, since its store is damaged: UUIDs. StorageFailed."""
+    """Distrust what nobody has verified of a job, since its store is damaged: UUIDs.
+
+    StorageFailed; HistoryBusy, as it waits for nobody who is frozen.
+    """
     changed = []
     with distrusting(chunks):
         for one in histories.load(job).revisions:
             if one.trust is Trust.TRUSTED and one.uuid != besides:
                 try:
-                    distrust(job, one.uuid, Distrust.STORE)
+                    distrust(job, one.uuid, Distrust.STORE, patient=False)
                 except RevisionGone:
                     continue
                 changed.append(one.uuid)
@@ -92,20 +125,24 @@ def trust(job: Directory, uuid: str) -> Revision:
 
 
 def verified(job: Directory, seen: Revision) -> Revision:
-    """Note that everything of a revision proved to be there and good, since its record said `seen`.
+    """Note that all that a revision has not lost proved to be good, since its record said `seen`.
 
-    What was distrusted because of its source stays distrusted: its chunks are what was stored, and
-    that was wrong. If somebody distrusted it or found it damaged meanwhile, it stays as it is.
+    What has lost something is not verified, but the store is not to blame for the rest. What was
+    distrusted because of its source stays distrusted: its chunks are what was stored, and that was
+    wrong. If somebody distrusted it or found it damaged meanwhile, it stays as it is.
     """
+    return _cleared(job, seen, Trust.TRUSTED if seen.damaged else Trust.VERIFIED)
 
+
+def _cleared(job: Directory, seen: Revision, trust: Trust) -> Revision:
     def change(revision: Revision) -> Revision:
         if _judged(revision) != _judged(seen):
             return revision
         if revision.is_distrusted and revision.distrust is not Distrust.STORE:
             return revision
-        return revision.with_trust(Trust.VERIFIED)
+        return revision.with_trust(trust)
 
-    return mark(job, seen.uuid, change)
+    return histories.edit(job, seen.uuid, change, patient=False)
 
 
 def _judged(revision: Revision) -> tuple[Trust, Distrust | None, int]:
@@ -117,26 +154,63 @@ def forget_distrust(repository: Repository) -> bool:
     if not is_distrusted(repository.chunks):
         return False
     with repository.chunks.enter(layout.QUARANTINE) as quarantine:
-        if not locks.try_exclusive(quarantine.fd) or _any_distrusted(repository):
+        return locks.try_exclusive(quarantine.fd) and _forget(repository)
+
+
+def end_distrust(repository: Repository, word: str) -> bool:
+    """As `forget_distrust`, after the whole store was proven since the marker said that word.
+
+    What was distrusted for `store` is not any more, unless it has a map that cannot be read. It is not
+    verified either: chunks were proven at various times, and those in the trash were not. HistoryBusy,
+    StorageFailed.
+    """
+    readable = [
+        (name, one) for name, one in _distrusted(repository) if _is_readable(repository, name, one)
+    ]
+    with repository.chunks.enter(layout.QUARANTINE) as quarantine:
+        # Alone, so that nobody distrusts between this look and the edits.
+        if not locks.try_exclusive(quarantine.fd) or word_of(repository.chunks) != word:
             return False
-        durable.remove(repository.chunks, layout.DISTRUSTED)
-        durable.sync_directory(repository.chunks)
-        return True
+        for name, one in readable:
+            with suppress(JobMissing, RevisionGone), repository.job(name) as job:
+                _cleared(job.directory, one, Trust.TRUSTED)
+        return _forget(repository)
 
 
-def _any_distrusted(repository: Repository) -> bool:
-    """Whether any record says so, or cannot be read and may."""
+def _forget(repository: Repository) -> bool:
+    """Remove the marker unless a record speaks against it; the lock is held."""
+    if _any_unreadable(repository) or any(True for _ in _distrusted(repository)):
+        return False
+    durable.remove(repository.chunks, layout.DISTRUSTED)
+    durable.sync_directory(repository.chunks)
+    return True
+
+
+def _distrusted(repository: Repository) -> Iterator[tuple[str, Revision]]:
+    """The revisions that are distrusted because of the store, each with its job."""
     for name in repository.jobs():
-        try:
-            with repository.job(name) as job:
-                history = histories.load(job.directory)
-        except JobMissing:
-            continue
-        if history.unreadable:
-            return True
-        if any(one.is_distrusted and one.distrust is Distrust.STORE for one in history.revisions):
-            return True
+        with suppress(JobMissing), repository.job(name) as job:
+            for one in histories.load(job.directory).revisions:
+                if one.is_distrusted and one.distrust is Distrust.STORE:
+                    yield name, one
+
+
+def _any_unreadable(repository: Repository) -> bool:
+    """Whether any record cannot be read: it may be distrusted, too."""
+    for name in repository.jobs():
+        with suppress(JobMissing), repository.job(name) as job:
+            if histories.load(job.directory).unreadable:
+                return True
     return False
+
+
+def _is_readable(repository: Repository, name: str, revision: Revision) -> bool:
+    """Whether it is known what a revision needs, as far as its maps are not damaged."""
+    try:
+        with repository.job(name) as job:
+            return all(damage.is_readable(job.directory, revision, one) for one in revision.maps)
+    except (JobMissing, RevisionGone):
+        return False
 
 
 # ..How far the walk over the store has come...................................................

@@ -20,8 +20,10 @@ written to them meanwhile.
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import NamedTuple, Protocol
+from uuid import uuid4
 
 from backy.domain.revision import Freeze, SnapshotName
+from backy.ground.errors import SourceRefused
 from backy.source.base import Snapshot, Source
 from backy.source.commands import Commands
 
@@ -125,9 +127,24 @@ class Group:
 
     @contextmanager
     def live(self) -> Iterator[Mapping[str, Snapshot]]:
-        """The images themselves, by disk, to look at; SourceRefused."""
+        """The images themselves, by disk, to look at; SourceRefused.
+
+        Nobody is held still for that. But one that is not there may be what the operator's first command
+        makes; then his commands run as around a snapshot.
+        """
         with ExitStack() as stack:
-            yield {disk: stack.enter_context(source.live()) for disk, source in self.disks.items()}
+            try:
+                disks = self._live(stack)
+            except SourceRefused:
+                if not isinstance(self._quiesce, Commands) or self._quiesce.pre is None:
+                    raise
+                stack.close()
+                stack.enter_context(self._quiesce.around(self._job, str(uuid4()), self.disks))
+                disks = self._live(stack)
+            yield disks
+
+    def _live(self, stack: ExitStack) -> dict[str, Snapshot]:
+        return {disk: stack.enter_context(source.live()) for disk, source in self.disks.items()}
 
     def prune(self, snapshots: Mapping[SnapshotName, str]) -> Collection[SnapshotName]:
         """Remove snapshots, given by their places: which of them are gone now.

@@ -66,5 +66,9 @@ def read(
 
 def read_parts(file: UncachedFile, path: str, buffer: Buffer, parts: Sequence[Part]) -> None:
     """See `bulk.Bulk.read_parts`."""
-    for offset, length, start in file.read_parts(buffer, parts):
+    try:
+        left = file.read_parts(buffer, parts)
+    except OSError as error:
+        raise SourceFailed(path, parts[0].offset, os.strerror(error.errno or 0)) from error
+    for offset, length, start in left:
         read(file, path, buffer, offset, length, start)

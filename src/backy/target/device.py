@@ -93,8 +93,11 @@ class DeviceTarget:
 
     def read_back(self, buffer: Buffer, offset: int, length: int) -> int:
         """See `Target.read_back`."""
-        with UncachedFile.open(self.path) as file:
-            return file.read(buffer, offset, length, fresh=True)
+        try:
+            with UncachedFile.open(self.path) as file:
+                return file.read(buffer, offset, length, fresh=True)
+        except OSError as error:
+            raise TargetFailed(self.path, offset, os.strerror(error.errno or 0)) from error
 
     def is_hole(self, offset: int, length: int) -> bool:
         """See `Target.is_hole`; what a device has discarded is not told."""

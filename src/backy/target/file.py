@@ -3,7 +3,8 @@
 The image is written sparsely to `TARGET.partial`, synced, and takes TARGET's name at the end. So
 an existing file keeps its old contents until the restore has succeeded (and there must be room for
 both), and keeps its owner and mode; other hard links and a program that has it open keep the old
-image. A killed restore leaves `TARGET.partial`, which the next one replaces.
+image. A killed restore leaves `TARGET.partial`, which the next one replaces; one that is running holds
+it locked, and a second one is refused.
 
     target = FileTarget("/srv/vm01.raw"); target.begin(size)
 
@@ -13,7 +14,8 @@ Limits: extended attributes of an existing file are not carried over.
 import errno
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from backy.ground import failpoint, locks
 from backy.ground.errors import TargetFailed, TargetRefused
@@ -23,6 +25,8 @@ from backy.target.direct import DirectWriter
 from backy.target.sparse import data_runs
 
 _SUFFIX = ".partial"
+_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_TRIES = 10
 
 
 class FileTarget:
@@ -58,28 +62,64 @@ class FileTarget:
                 os.ftruncate(fd, size)
                 self._writer = DirectWriter(fd, self._partial)
             except BaseException:
+                self._remove(fd)
                 os.close(fd)
-                os.unlink(self._partial)
                 raise
         except OSError as error:
             raise TargetRefused(self.path, _why(error)) from error
 
     def _create(self) -> int:
-        """A new, locked partial file, in place of one that a killed restore left."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        with suppress(FileNotFoundError):
-            fd = os.open(self._partial, flags & ~os.O_CREAT)
+        """A new, locked partial file, in place of one that a killed restore left.
+
+        It is ours while we hold its lock and it bears the name: nobody else removes or renames it then.
+        Who meets it before we have the lock takes it for a leftover, and we begin again.
+        """
+        for _ in range(_TRIES):
+            self._remove_leftover()
+            failpoint.reached(f"create {self._partial}")
             try:
-                if not stat.S_ISREG(os.fstat(fd).st_mode) or not locks.try_exclusive(fd):
-                    raise TargetRefused(self.path, f"{self._partial} is in use by another restore")
-                failpoint.reached(f"remove {self._partial}")
-                os.unlink(self._partial)
-            finally:
+                fd = os.open(self._partial, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
+            except FileExistsError:
+                continue
+            try:
+                if locks.try_exclusive(fd) and self._has_name(fd):
+                    return fd
+            except OSError:  # no file can be locked here, so nobody else has it
+                self._remove(fd)
                 os.close(fd)
-        failpoint.reached(f"create {self._partial}")
-        fd = os.open(self._partial, flags | os.O_EXCL, 0o600)
-        locks.try_exclusive(fd)
-        return fd
+                raise
+            os.close(fd)
+        raise TargetRefused(self.path, self._in_use)
+
+    def _remove_leftover(self) -> None:
+        """Remove what a killed restore left; TargetRefused for what a living one holds."""
+        try:
+            fd = os.open(self._partial, _FLAGS)
+        except FileNotFoundError:
+            return
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode) or not locks.try_exclusive(fd):
+                raise TargetRefused(self.path, self._in_use)
+            self._remove(fd)  # another may have done so before we had the lock
+        finally:
+            os.close(fd)
+
+    def _remove(self, fd: int) -> None:
+        """Remove the locked partial file, unless what has its name now is another's."""
+        if self._has_name(fd):
+            failpoint.reached(f"remove {self._partial}")
+            os.unlink(self._partial)
+
+    @property
+    def _in_use(self) -> str:
+        return f"{self._partial} is in use by another restore"
+
+    def _has_name(self, fd: int) -> bool:
+        """Whether this very file is called TARGET.partial now."""
+        try:
+            return os.path.samestat(os.lstat(self._partial), os.fstat(fd))
+        except FileNotFoundError:
+            return False
 
     def write(self, buffer: Buffer, offset: int, length: int) -> None:
         """See `Target.write`; zeros are left out."""
@@ -95,8 +135,12 @@ class FileTarget:
     def finish(self) -> None:
         """See `Target.finish`."""
         try:
-            self._open_writer().sync()
+            writer = self._open_writer()
+            writer.sync()
             failpoint.reached(f"rename {self._partial}")
+            if not self._has_name(writer.fd):
+                why = f"{self._partial} was removed or replaced meanwhile"
+                raise TargetFailed(self.path, 0, why, kept=True)
             os.rename(self._partial, self.path)
             self._finished = True
             directory = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY)
@@ -110,12 +154,12 @@ class FileTarget:
 
     def read_back(self, buffer: Buffer, offset: int, length: int) -> int:
         """See `Target.read_back`."""
-        with UncachedFile.open(self.path) as file:
+        with self._reopened(offset) as file:
             return file.read(buffer, offset, length, fresh=True)
 
     def is_hole(self, offset: int, length: int) -> bool:
         """See `Target.is_hole`; so a sparse image is read back as fast as its data."""
-        with UncachedFile.open(self.path) as file:
+        with self._reopened(offset) as file:
             if os.fstat(file.fd).st_size < offset + length:
                 return False
             try:
@@ -123,16 +167,25 @@ class FileTarget:
             except OSError as error:
                 return error.errno == errno.ENXIO  # no data up to the end; other errors: not known
 
+    @contextmanager
+    def _reopened(self, offset: int) -> Iterator[UncachedFile]:
+        """The finished target, for reading; an OSError is TargetFailed."""
+        try:
+            with UncachedFile.open(self.path) as file:
+                yield file
+        except OSError as error:
+            raise TargetFailed(self.path, offset, os.strerror(error.errno or 0)) from error
+
     def close(self) -> None:
         """See `Target.close`."""
         if self._writer is None:
             return
-        self._writer.close()
-        self._writer = None
+        writer, self._writer = self._writer, None
+        # Removed before the lock goes with the descriptor.
         if not self._finished:
             with suppress(OSError):
-                failpoint.reached(f"remove {self._partial}")
-                os.unlink(self._partial)
+                self._remove(writer.fd)
+        writer.close()
 
     def _open_writer(self) -> DirectWriter:
         if self._writer is None:

@@ -2,7 +2,8 @@
 
     backy restore - | ssh other-host 'cat > vm01.raw'
 
-Limits: a terminal is refused; there is nothing to read back; only one writer at a time.
+Limits: what the other end of a pipe does with it is not known here; a terminal is refused; there is
+nothing to read back; only one writer at a time.
 """
 
 import os
@@ -50,9 +51,11 @@ class StreamTarget:
                 raise TargetFailed("-", offset + at, os.strerror(error.errno or 0)) from error
 
     def finish(self) -> None:
-        """See `Target.finish`; a redirected file is synced."""
+        """See `Target.finish`; a file or block device behind it is synced."""
         try:
-            if stat.S_ISREG(os.fstat(self._fd).st_mode):
+            mode = os.fstat(self._fd).st_mode
+            if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
+                failpoint.reached("sync -")
                 os.fsync(self._fd)
         except OSError as error:
             raise TargetFailed("-", 0, os.strerror(error.errno or 0)) from error
