@@ -9,8 +9,8 @@ Ours is exactly what stands in the job's list (`repository.snapshots`). A disk's
 revision whose snapshot of it was made last: by that list, since a clock that was wrong for one run would
 have it be the newest for ever, or the oldest. After a commit only the new revision's snapshots stay, and
 all others are removed: of older revisions, of dead runs, of disks that the job has no more. So none is
-left on an image whose newest revision has none, be it that every backup reads everything now, or that the
-source is of another type.
+left on an image whose newest revision has none, be it that every backup reads everything now, or that
+the source is of another type.
 
 A line stays as long as the snapshot may be there, or may yet be made by a host that finds a request for
 it which could not be withdrawn.

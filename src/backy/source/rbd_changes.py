@@ -23,18 +23,20 @@ Limits: no byte is read here. In windows of some hundred thousand objects, so me
 the image.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from backy.domain.extents import Extent, in_blocks
 from backy.domain.placement import Ranges
 from backy.domain.revision import Kept, SourceIdentity, View
 from backy.ground.linux import PAGE
-from backy.ground.rbd import Image, Pool
+from backy.ground.rbd import Image, Piece, Pool
 from backy.source.base import Base, Changes, Confidence
 
 _WINDOW_OBJECTS = 1 << 18
 # Where all objects are asked, each may have many changes.
 _ASKED_OBJECTS = 1 << 10
+# Unchanged ones between two that have changed, which are asked as well.
+_GAP_OBJECTS = 4
 # With so many older snapshots than the base's, a rollback shows in the object map.
 _HARMLESS_OLDER = 1
 
@@ -76,11 +78,36 @@ def since(pool: Pool, image: Image, identity: SourceIdentity, base: Base) -> Cha
 
 def _changed(image: Image, snapshot: str, offset: int, length: int) -> Iterator[Extent]:
     """What has changed in a range: of objects that the map names, what was written or discarded."""
-    for piece in image.pieces(offset, length, snapshot, whole_objects=True):
-        fine = [piece]
-        if piece.exists:
-            fine = image.pieces(piece.offset, piece.length, snapshot)
+    for asked in _stretches(
+        image.pieces(offset, length, snapshot, whole_objects=True), image.object_size
+    ):
+        fine = [asked]
+        if asked.exists:
+            fine = image.pieces(asked.offset, asked.length, snapshot)
         yield from (Extent(one.offset, one.length) for one in fine)
+
+
+def _stretches(objects: Iterable[Piece], object_size: int) -> Iterator[Piece]:
+    """Objects that exist as ranges of near ones, at most _ASKED_OBJECTS long; the others as they are.
+
+    librbd asks the objects of a range side by side, but one range after the other, so some objects that
+    have not changed cost less than the wait for another range.
+    """
+    stretch: Piece | None = None
+    for one in objects:
+        if stretch is not None and one.exists:
+            together = stretch._replace(length=one.offset + one.length - stretch.offset)
+            gap = one.offset - stretch.offset - stretch.length
+            if gap <= _GAP_OBJECTS * object_size and together.length <= _ASKED_OBJECTS * object_size:
+                stretch = together
+                continue
+        if stretch is not None:
+            yield stretch
+        stretch = one if one.exists else None
+        if stretch is None:
+            yield one
+    if stretch is not None:
+        yield stretch
 
 
 def _changed_anywhere(image: Image, snapshot: str, offset: int, length: int) -> Iterator[Extent]:
