@@ -80,7 +80,9 @@ class KeptSnapshots:
             known = snapshots.listed(self._job.directory)
             old = {one: place for one, place in known.items() if one.revision != uuid}
             snapshots.strike(self._job.directory, self._gone(old, tell=True))
-        except (SnapshotsDamaged, StorageFailed) as error:
+        except SnapshotsDamaged:
+            pass  # it is told when a run begins
+        except StorageFailed as error:
             self._tell(error.message)
 
     def _gone(self, old: Mapping[SnapshotName, str], *, tell: bool = False) -> Collection[SnapshotName]:
