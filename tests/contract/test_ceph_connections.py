@@ -53,6 +53,21 @@ def test_what_was_written_is_read(ceph: CephCluster) -> None:
         assert ["vm"] == pool.names()
 
 
+def test_a_long_range_is_read_where_it_belongs(ceph: CephCluster) -> None:
+    """From anywhere to anywhere in the buffer; what goes beyond the image's end is no answer."""
+    content = random.Random(6).randbytes(3 * MIB + 4096)
+    with ceph.pool() as pool:
+        pool.create("vm", len(content))
+        with pool.image("vm", read_only=False) as image:
+            image.write(content, 0)
+            buffer = Buffer(4 * MIB)
+            image.read(buffer, 4096, 3 * MIB, 8192)
+            assert content[4096:] == bytes(buffer.view[8192 : 8192 + 3 * MIB])
+            for offset in (8192, 2 * MIB + 4096):
+                with pytest.raises(CephFailed):
+                    image.read(buffer, offset, len(content) - offset + 1)
+
+
 def test_many_parts_are_read_at_once(ceph: CephCluster) -> None:
     """Each where it belongs in the buffer; what lies behind the image's end is no answer."""
     content = random.Random(5).randbytes(MIB)

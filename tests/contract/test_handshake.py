@@ -53,8 +53,9 @@ class Disk:
         self.when_looked()
         return name in self.snapshots
 
-    def settle(self, name: str) -> None:
+    def settle(self, name: str, *, is_there: bool = False) -> None:
         """See `Awaited.settle`."""
+        assert is_there == (name in self.snapshots)
         self.settled.append(name)
 
 

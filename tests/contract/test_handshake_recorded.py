@@ -37,7 +37,7 @@ class Disk:
         """See `Awaited.has_snapshot`."""
         return self.answers
 
-    def settle(self, name: str) -> None:
+    def settle(self, name: str, *, is_there: bool = False) -> None:
         """See `Awaited.settle`."""
 
 
@@ -100,9 +100,10 @@ class Calling(Commands):
 
     notes: ClassVar[list[str]] = []
 
-    def call_off(self) -> None:
+    def call_off(self) -> bool:
         """See `Quiesce.call_off`."""
         self.notes.append("call off")
+        return True
 
 
 def test_hosts_are_called_off_before_what_a_dead_run_has_left_is_removed(site: Site) -> None:

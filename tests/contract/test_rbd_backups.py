@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from backy.domain.config import JobConfig, default_schedule
+from backy.domain.config import JobConfig, SourceConfig, default_schedule, render_job
 from backy.domain.extents import Extent, cut
 from backy.domain.revision import Distrust, Revision, Trust
 from backy.ground.directory import Directory
@@ -89,6 +89,24 @@ def test_changes_are_backed_up_and_restored(repository: Site, image: RbdSite) ->
     assert second.stats.bytes_changed - second.stats.bytes_audited <= OBJECT + PAGE
 
 
+def test_an_image_that_was_rolled_back_is_backed_up_as_it_is(repository: Site, image: RbdSite) -> None:
+    """Somebody goes back to a snapshot of his that is older than ours: only that is read, and all."""
+    before = bytes(image.content)
+    with image.pool.image(image.name, read_only=False) as opened:
+        for name in ("first", "second"):
+            opened.create_snapshot(name)
+        image.write(OBJECT // 2, b"y" * 100)
+        image.write(3 * OBJECT, b"y" * OBJECT)
+        first = back_up(repository, image)
+        changed = bytes(image.content)
+        opened._raw.rollback_to_snap("second")
+    second = back_up(repository, image)
+    assert changed == repository.restored(first, job="rbd")
+    assert before == repository.restored(second, job="rbd")
+    assert second.reading is not None
+    assert first.uuid == second.reading.since
+
+
 def test_the_command_line_backs_up_an_image(repository: Site, image: RbdSite) -> None:
     """From the configuration to the revision, with commands around the snapshot."""
     out = repository.folder / "commands"
@@ -113,6 +131,35 @@ def test_snapshots_of_strangers_stay(repository: Site, image: RbdSite) -> None:
             opened.create_snapshot(name)
     newest = [back_up(repository, image) for _ in range(3)][-1]
     assert sorted([*strangers, kept(newest)]) == sorted(image.snapshots())
+
+
+def test_full_always_leaves_no_snapshot(repository: Site, image: RbdSite) -> None:
+    """Not even that of a revision of before it was set."""
+    first = back_up(repository, image)
+    assert [kept(first)] == image.snapshots()
+    back_up(repository, image, RbdSource(image.settings_of(**{"full-always": True})))
+    assert [] == image.snapshots()
+
+
+def test_a_job_that_backs_up_a_file_by_now_leaves_no_snapshot(
+    repository: Site, image: RbdSite, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What its source of another type has left goes, where Ceph's own configuration finds the cluster.
+
+    Until then it is told, since nobody else knows.
+    """
+    back_up(repository, image)
+    (tmp_path / "image").write_bytes(b"x")
+    config = JobConfig(SourceConfig("file", {"filename": str(tmp_path / "image")}), default_schedule())
+    (repository.base / "rbd" / "config").write_text(render_job(config))
+    monkeypatch.setenv("CEPH_CONF", "/none")
+    before = subprocess.run(command(repository), check=True, capture_output=True, text=True)
+    left = image.snapshots()
+    monkeypatch.setenv("CEPH_CONF", str(image.ceph.conf))
+    after = subprocess.run(command(repository), check=True, capture_output=True, text=True)
+    assert 1 == len(left)
+    assert "snapshots that this job has made elsewhere (rbd:" in before.stderr
+    assert ("", []) == (after.stderr, image.snapshots())
 
 
 def test_a_snapshot_with_clones_goes_as_soon_as_it_can(repository: Site, image: RbdSite) -> None:
@@ -140,6 +187,19 @@ def test_a_host_that_comes_late_leaves_nothing(repository: Site, image: RbdSite)
     assert 2 == len(image.snapshots())
     assert 1 == len(image.prune(1))
     assert [] == image.snapshots()
+
+
+def test_a_snapshot_of_the_host_that_is_gone_is_not_made_anew(image: RbdSite) -> None:
+    """One of ours would pass for the host's, as if the guest had been frozen."""
+    image.source.settle(f"backy-{revision(1)}", is_there=True)
+    with (
+        pytest.raises(SourceRefused, match="that the VM's host has made is gone"),
+        image.source.snapshot(revision(1)),
+    ):
+        pass
+    assert [] == image.snapshots()
+    with image.source.snapshot(revision(2)):
+        assert [f"backy-{revision(2)}"] == image.snapshots()
 
 
 @pytest.mark.torture(weight=0.5, whole=True)
@@ -188,6 +248,30 @@ def test_two_repositories_back_up_one_image(tmp_path: Path, image: RbdSite, ceph
         assert bytes(image.content) == site.restored(one, job="rbd")
         assert one.reading is not None
         assert one.reading.runs == 2
+
+
+# A small process begins it, since a process counts what the one that began it held then.
+_PEAK = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10)
+"""
+
+
+def test_a_full_backup_stays_well_below_200_mib(tmp_path: Path, ceph: CephCluster, tally: Tally) -> None:
+    """However much of the image is data, and with chunks of 4 MiB in all threads."""
+    site, image = Site(tmp_path, chunk_size=OBJECT), RbdSite(ceph, size=64 * OBJECT)
+    noise = random.Random(1).randbytes(OBJECT - 8)
+    for number in range(64):
+        image.write(number * OBJECT, noise + number.to_bytes(8))
+    add_job(site, image)
+    image.close()
+    words = [sys.executable, "-c", _PEAK, *command(site)]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    peak = int(done.stdout.split()[-1])
+    tally.tell(1, f"rbd: the peak of a full backup is {peak} MiB")
+    assert peak < 170
+    assert 64 == site.history(job="rbd").revisions[-1].stats.chunks_new
 
 
 # ..What is refused.............................................................................
@@ -240,6 +324,23 @@ def test_a_removed_image_is_refused_and_a_new_one_is_read_as_a_whole(
     newest = back_up(repository, image, RbdSource(image.settings))
     assert bytes(image.content) == repository.restored(newest, job="rbd")
     assert [kept(newest)] == image.snapshots()
+
+
+def test_an_image_that_is_replaced_after_its_place_was_noted_is_refused(
+    ceph: CephCluster, image: RbdSite
+) -> None:
+    """Another image under the name gets no snapshot, which would be in no list, and is not read."""
+    assert image.source.place
+    image.rbd("mv", image.pool.spec(image.name), image.pool.spec(ceph.new_image()))
+    image.pool.create(image.name, OBJECT)
+    with pytest.raises(SourceRefused, match="is another image than a moment ago"):
+        image.source.has_snapshot("backy-any")
+    with (
+        pytest.raises(SourceRefused, match="is another image than a moment ago"),
+        image.source.snapshot(revision(1)),
+    ):
+        pass
+    assert [] == image.snapshots()
 
 
 def test_a_snapshot_that_is_removed_during_the_run_makes_no_revision(

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
+from msgspec import structs
 
 from backy.ground.linux import PAGE
 from backy.ground.rbd import Image
@@ -35,7 +36,7 @@ class Client:
     def __init__(self, site: RbdSite, image: Image, seed: int) -> None:
         self._site = site
         self._image = image
-        self._strangers: list[str] = []
+        self._strangers: dict[str, bytes] = {}
         self.draw = random.Random(seed)
         self.was_resized = False
 
@@ -51,7 +52,9 @@ class Client:
             self._zeros,
             self._same_again,
             self._snapshot,
+            self._snapshot,
             self._unsnapshot,
+            self._roll_back,
             self._cut_and_grow,
         ])()  # fmt: skip
 
@@ -114,11 +117,21 @@ class Client:
     def _snapshot(self) -> None:
         name = f"backy-{revision(self.draw.randrange(1 << 20, 1 << 30))}"
         self._image.create_snapshot(name)
-        self._strangers.append(name)
+        self._strangers[name] = bytes(self._site.content)
 
     def _unsnapshot(self) -> None:
         if self._strangers:
-            self._image.remove_snapshot(self._strangers.pop(self.draw.randrange(len(self._strangers))))
+            name = self.draw.choice(list(self._strangers))
+            self._image.remove_snapshot(name)
+            del self._strangers[name]
+
+    def _roll_back(self) -> None:
+        if self._strangers:
+            name, content = self.draw.choice(list(self._strangers.items()))
+            self._image.flush()
+            self._image._raw.rollback_to_snap(name)
+            self.was_resized = self.was_resized or len(content) != len(self._site.content)
+            self._site.content = bytearray(content)
 
     def _cut_and_grow(self) -> None:
         size = len(self._site.content)
@@ -239,6 +252,25 @@ def test_every_changed_byte_lies_in_an_extent(
     assert changed > rounds
 
 
+def test_a_clone_that_loses_its_parent_keeps_its_bytes(ceph: CephCluster) -> None:
+    """Flattened between two backups, with changes before and after, and a snapshot of a stranger."""
+    site = clone(ceph)
+    with site.pool.image(site.name, read_only=False) as image:
+        client = Client(site, image, seed=8)
+        base, old = site.kept(0), bytes(site.content)
+        for number in range(1, 5):
+            client.was_resized = False
+            client.change()
+            if number == 2:
+                client._snapshot()
+                image._raw.flatten()
+            client._blocks()
+            image.flush()
+            _, base = one_round(site, base, number, old, was_resized=client.was_resized)
+            old = bytes(site.content)
+    site.close()
+
+
 @pytest.mark.torture(weight=2)
 @pytest.mark.parametrize("make", [plain, clone, small_objects, other_data_pool, in_namespace])
 def test_every_changed_byte_of_many_images_lies_in_an_extent(
@@ -294,6 +326,7 @@ def test_another_image_of_the_name_is_not_believed(ceph: CephCluster) -> None:
     site.prune(1)
     site.rbd("rm", site.pool.spec(site.name))
     site.pool.create(site.name, len(site.content))
+    site.source = RbdSource(site.settings)
     changes = site.changes(2, base)
     other = RbdSite(ceph, pool=ceph.new_pool())
     elsewhere = other.changes(2, base)
@@ -351,6 +384,41 @@ def test_an_image_without_object_map_is_read_as_a_whole(ceph: CephCluster) -> No
     assert "'rbd feature enable IMAGE object-map fast-diff'" in changes.why
     assert [(OBJECT, OBJECT)] == extents
     assert (Confidence.HINT, [(0, PAGE)]) == (believed.confidence, believed.extents)
+
+
+@pytest.mark.parametrize(
+    ("older", "stay", "known"),
+    [(1, True, True), (1, False, True), (2, True, True), (2, False, True), (3, False, True),
+     (2, False, False)],
+)  # fmt: skip
+def test_what_a_rollback_undid_is_told(
+    ceph: CephCluster, older: int, *, stay: bool, known: bool
+) -> None:
+    """Back to a snapshot that is older than the base's, which may be gone by now, with all others.
+
+    Also where the base's record is of a version that did not count them.
+    """
+    site = RbdSite(ceph)
+    site.write(0, b"a" * (2 * OBJECT))
+    before = bytes(site.content)
+    with site.pool.image(site.name, read_only=False) as image:
+        for number in range(older):
+            image.create_snapshot(f"{number}")
+        site.write(OBJECT + 3 * PAGE, b"b" * PAGE)
+        base = site.kept(1)
+        image._raw.rollback_to_snap(f"{older - 1}")
+        for number in range(0 if stay else older):
+            image.remove_snapshot(f"{number}")
+    if not known:
+        assert base.source.kept is not None
+        forgetful = structs.replace(base.source.kept, older=None)
+        base = base._replace(source=structs.replace(base.source, kept=forgetful))
+    with site.source.snapshot(revision(2)) as snapshot:
+        changes, new = snapshot.extents_since(base), whole(snapshot)
+    site.close()
+    assert before == new
+    assert Confidence.HINT is changes.confidence
+    assert any(one.offset <= OBJECT + 3 * PAGE < one.offset + one.length for one in changes.extents)
 
 
 def test_full_always_keeps_nothing(ceph: CephCluster) -> None:

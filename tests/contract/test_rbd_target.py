@@ -252,25 +252,46 @@ def test_second_restore_of_an_image_is_refused(pool: Pool, monkeypatch: pytest.M
     assert b"n" * OBJECT == whole(pool)
 
 
-def test_restore_that_waits_for_another_leaves_the_whole_image_alone(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("again", [False, True])
+def test_restore_that_waited_leaves_alone_what_was_finished_meanwhile(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, *, again: bool
 ) -> None:
-    """What it waited for has its own name when the first one ends, and is no partial image any more."""
+    """The image has its name by then, and perhaps somebody has begun anew; nothing is written."""
     first, second = target(pool), target(pool)
-    first.begin(OBJECT, "first/root")
-    write(first, b"n" * OBJECT, 0)
+    first.begin(OBJECT, "first")
+    write(first, b"a" * MIB, 0)
 
-    def ends(_: float) -> None:
-        monkeypatch.undo()
-        first.finish()
-        first.close()
+    def finish(_: float) -> None:
+        if first._image is not None:
+            first.finish()
+            first.close()
+            if again:
+                pool.create("vm.partial", OBJECT)
 
-    monkeypatch.setattr(time, "sleep", ends)
-    with pytest.raises(TargetRefused, match=r"vm\.partial is gone or another image by now"):
-        second.begin(OBJECT // 2, "second/root")
+    monkeypatch.setattr(time, "sleep", finish)
+    with pytest.raises(TargetRefused) as caught:
+        second.begin(2 * OBJECT, "second")
     second.close()
+    with pool.image("vm") as image:
+        named = image.size, image.metadata(KEY)
+    assert "another restore has finished or replaced it meanwhile, so nothing was written" in str(
+        caught.value
+    )
+    assert (OBJECT, None) == named
+    assert b"a" * MIB + bytes(OBJECT - MIB) == whole(pool)
+    assert again == ("vm.partial" in pool.names())
 
-    assert (["vm"], b"n" * OBJECT) == (pool.names(), whole(pool))
+
+def test_image_that_came_to_the_partial_ones_name_is_not_renamed(pool: Pool) -> None:
+    """Somebody has given ours another name, and its name to one of his."""
+    one = target(pool)
+    one.begin(OBJECT)
+    pool.rename("vm.partial", "mine")
+    pool.create("vm.partial", MIB)
+    with pytest.raises(TargetFailed, match="is another image by now"):
+        one.finish()
+    one.close()
+    assert ["mine", "vm.partial"] == sorted(pool.names())
 
 
 def test_image_without_an_exclusive_lock_can_be_written(ceph: CephCluster, pool: Pool) -> None:

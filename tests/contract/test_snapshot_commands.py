@@ -271,6 +271,33 @@ def test_second_command_runs_after_sigterm(tmp_path: Path, notes: Path, when: st
     assert is_gone(int((tmp_path / "pid").read_text()))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("ended", [False, True])
+def test_second_command_runs_to_its_end_whatever_the_signal(
+    tmp_path: Path, notes: Path, number: signal.Signals, *, ended: bool
+) -> None:
+    """A guest that is about to go on does so, also if what the command says is heard by nobody."""
+    (tmp_path / "image").write_bytes(b"x")
+    os.mkfifo(tmp_path / "ready")
+    os.mkfifo(tmp_path / "go")
+    go = os.open(tmp_path / "go", os.O_RDWR)
+    post = f"echo $$ > {tmp_path}/pid; echo > {tmp_path}/ready; read x < {tmp_path}/go"
+    post += f"; echo thawed; echo post >> {notes}"
+    program = PROGRAM if ended else PROGRAM.replace("signal.pause()", "pass")
+    pre = "kill -TERM $PPID; sleep 1000" if ended else "true"
+    words = [str(tmp_path / "image"), pre, post, OWNER.repository, OWNER.job, revision(1)]
+    process = subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.DEVNULL)
+    (tmp_path / "ready").read_bytes()
+    process.send_signal(number)
+    if number is signal.SIGKILL:
+        process.wait(30)
+    os.write(go, b"go\n")
+    assert process.wait(30) != 0
+    assert is_gone(int((tmp_path / "pid").read_text()))
+    os.close(go)  # what lies in it is lost with its last user
+    assert "post\n" == notes.read_text()
+
+
 def test_commands_come_from_the_configuration(tmp_path: Path, notes: Path) -> None:
     """The keys of a job's source are what is run."""
     (tmp_path / "image").write_bytes(b"x")

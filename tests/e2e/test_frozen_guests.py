@@ -20,7 +20,7 @@ from backy.ground.linux import PAGE
 from backy.ground.rbd import Pool
 from cephcluster import CephCluster
 from consulsite import ConsulSite
-from fakeconsul import REFUSED, always
+from fakeconsul import REFUSED, always, only
 from testsite import Site, parsed
 from vmhost import VmHost
 
@@ -335,6 +335,25 @@ def test_consul_that_is_not_there_or_refuses_fails_no_backup(guest: GuestSite) -
     assert guest.consul.token
     told = [refused, absent, *told_everywhere(guest.site)]
     assert [] == [one for one in told if guest.consul.token in one]
+
+
+def test_snapshot_for_a_request_that_stayed_in_consul_goes_at_last(guest: GuestSite) -> None:
+    """Consul fails when requests should go; what a host makes for them afterwards is removed."""
+    guest.configure(freeze_timeout="1s")
+    guest.consul.fake.fault = only("DELETE", always(REFUSED))
+    guest.backup()
+    guest.consul.fake.fault = always(REFUSED)
+    guest.backup()
+    guest.consul.fake.fault = None
+    left = guest.consul.entries()
+    guest.host().look()
+    late = guest.snapshots()
+    guest.backup()
+    assert (1, 2) == (len(left), len(late))
+    assert ([f"backy-{guest.newest()['uuid']}-fallback"], {}) == (
+        guest.snapshots(),
+        guest.consul.entries(),
+    )
 
 
 def told_everywhere(site: Site) -> list[str]:

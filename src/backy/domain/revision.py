@@ -94,12 +94,14 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """The snapshot that was kept for the next comparison, and what shows that nobody touched it.
 
     A clone has a path, an inode and a change time; a storage's own snapshot a name and a `number`.
+    `older`: how many snapshots its image had that were older than this one, where that is known.
     """
 
     path: str
     inode: int | None = None
     changed_ns: int | None = None
     number: int | None = None
+    older: int | None = None
     size: int
 
 

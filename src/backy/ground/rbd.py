@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import rados
     import rbd
 
+# Of each read librbd makes two copies, and the C library keeps their memory for the next.
+_READ_BYTES = 1 << 20
 # An image is shortened object by object.
 _MAX_RESIZE_SECONDS = 3600.0
 # Without an object map, each object of a large image is asked.
@@ -255,12 +257,20 @@ class Image:
 
     def read(self, buffer: Buffer, offset: int, length: int, start: int = 0) -> None:
         """Fill `length` bytes of the buffer from `start`; thread-safe."""
-        content = self._cluster.call(
-            f"reading {self.spec}", lambda: self._raw.read(offset, length), limit=self._cluster.short
-        )
-        if len(content) < length:
-            raise CephFailed(errno.EIO, f"{self.spec} ends at byte {offset + len(content)}")
-        buffer.fill(content, start)
+        reading = partial(self._read_at_once, buffer, offset, length, start)
+        stop = self._cluster.call(f"reading {self.spec}", reading, limit=self._cluster.short)
+        if stop < offset + length:
+            raise CephFailed(errno.EIO, f"{self.spec} ends at byte {stop}")
+
+    def _read_at_once(self, buffer: Buffer, offset: int, length: int, start: int) -> int:
+        """The same in one call of ours, until the image ends: where it ended."""
+        for at in range(0, length, _READ_BYTES):
+            wanted = min(_READ_BYTES, length - at)
+            content = self._raw.read(offset + at, wanted)
+            buffer.fill(content, start + at)
+            if len(content) < wanted:
+                return offset + at + len(content)
+        return offset + length
 
     def read_parts(self, buffer: Buffer, parts: Sequence[Part]) -> None:
         """Fill parts of the buffer, all asked for at once; thread-safe."""
@@ -336,12 +346,13 @@ class Image:
 
     # ..Snapshots...............................................................................
 
-    def snapshots(self) -> list[Snap]:
-        """The snapshots that users made, not those of groups, mirrors or the trash."""
+    def snapshots(self, *, of_all: bool = False) -> list[Snap]:
+        """The snapshots that users made; with `of_all` also those of groups, mirrors and the trash."""
         users = self._rbd.RBD_SNAP_NAMESPACE_TYPE_USER
         what = f"listing snapshots of {self.spec}"
         found = self._cluster.call(what, lambda: list(self._raw.list_snaps()))
-        return [Snap(one["id"], one["name"], one["size"]) for one in found if one["namespace"] == users]
+        wanted = [one for one in found if of_all or one["namespace"] == users]
+        return [Snap(one["id"], one["name"], one["size"]) for one in wanted]
 
     def create_snapshot(self, name: str) -> None:
         """Make a snapshot; a client that has locked the image makes it for us."""

@@ -119,11 +119,10 @@ def backup(
             whole = "the whole image is" if useless.disk == NO_DISK else "all disks are"
             tell(f"{useless.why}, so {whole} read")
             revision = attempt.make(useless)
-        keeping = [disk for disk, one in snapshots.disks.items() if one.identity.kept is not None]
-        for disk in keeping:
-            snapshots.disks[disk].keep()
-        if keeping:
-            kept.tidy(uuid, keeping)
+        for snapshot in snapshots.disks.values():
+            if snapshot.identity.kept is not None:
+                snapshot.keep()
+        kept.tidy(uuid)
         return revision
 
 

@@ -3,17 +3,23 @@
     kept = KeptSnapshots(job, group, now, tell)
     kept.prepare(uuid)                     before the first snapshot is made
     kept.bases["root"]                     the revision to compare that disk with, or None
-    kept.tidy(uuid, ["root", "data"])      after the commit
+    kept.tidy(uuid)                        after the commit
 
-A disk's base is the good revision whose snapshot of it was made last: by the job's list, since a clock
-that was wrong for one run would have it be the newest for ever, or the oldest. That stays until a
-revision with a newer one of the same disk is complete; all others are removed, also those of disks that
-the job has no more.
+Ours is exactly what stands in the job's list (`repository.snapshots`). A disk's base is the good
+revision whose snapshot of it was made last: by that list, since a clock that was wrong for one run would
+have it be the newest for ever, or the oldest. After a commit only the new revision's snapshots stay, and
+all others are removed: of older revisions, of dead runs, of disks that the job has no more. So none is
+left on an image whose newest revision has none, be it that every backup reads everything now, or that
+the source is of another type.
 
-Limits: as far as the job's list can be read (`repository.snapshots`).
+A line stays as long as the snapshot may be there, or may yet be made by a host that finds a request for
+it which could not be withdrawn.
+
+Limits: as far as the list can be read. What the configuration does not reach any more is tried with the
+defaults of its type, and told.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 
@@ -50,9 +56,7 @@ class KeptSnapshots:
         """Remove what dead runs have left, and say that we are about to make some; StorageFailed."""
         known = self._known
         old = {one: place for one, place in known.items() if self.bases.get(one.disk) != one.revision}
-        if old:
-            self._group.call_off()
-        gone = self._group.prune(old)
+        gone = self._gone(old)
         new = self._group.names(uuid)
         left = {one: place for one, place in known.items() if one not in gone}
         if new or known:
@@ -70,16 +74,31 @@ class KeptSnapshots:
             self._tell(f"{error.message} Snapshots that it listed are left alone.")
             return {}
 
-    def tidy(self, uuid: str, disks: Collection[str]) -> None:
-        """After the commit: of `disks`, remove all but the new ones; what fails the next run tries."""
+    def tidy(self, uuid: str) -> None:
+        """After the commit: remove all but the new ones; what fails the next run tries."""
         try:
             known = snapshots.listed(self._job.directory)
-            old = {
-                one: place for one, place in known.items() if one.disk in disks and one.revision != uuid
-            }
-            snapshots.strike(self._job.directory, self._group.prune(old))
-        except (SnapshotsDamaged, StorageFailed) as error:
+            old = {one: place for one, place in known.items() if one.revision != uuid}
+            snapshots.strike(self._job.directory, self._gone(old, tell=True))
+        except SnapshotsDamaged:
+            pass  # it is told when a run begins
+        except StorageFailed as error:
             self._tell(error.message)
+
+    def _gone(self, old: Mapping[SnapshotName, str], *, tell: bool = False) -> Collection[SnapshotName]:
+        """Remove snapshots: those that are gone for good; `tell` of others that lie elsewhere by now."""
+        if not old:
+            return ()
+        is_called_off = self._group.call_off()
+        gone = self._group.prune(old)
+        places = {source.place for source in self._group.disks.values()}
+        left = [place for one, place in old.items() if one not in gone and place not in places]
+        if left and tell:
+            self._tell(
+                f"snapshots that this job has made elsewhere ({', '.join(sorted(set(left)))}) cannot be "
+                "removed now; the next backup tries again"
+            )
+        return gone if is_called_off else ()
 
 
 def _base(revisions: Collection[Revision], disk: str, known: Iterable[SnapshotName]) -> str | None:

@@ -5,7 +5,8 @@
         why = bracket.end()
 
 `post` runs once, whatever happens: after `pre` failed or took too long, after an error or a signal, and
-at the end of the block at the latest. It has to cope with a `pre` that did nothing.
+at the end of the block at the latest. It has to cope with a `pre` that did nothing. What would end us
+while it runs waits for its end, within the same limit: a `post` that is cut short leaves a guest frozen.
 
 Each is a line for /bin/sh, in a process group of its own, with nothing on standard input. It may take
 `timeout` seconds; then its whole group is killed. The end of what it says goes to our standard error.
@@ -21,6 +22,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -44,8 +46,9 @@ class Commands(NamedTuple):
     post: str | None = None
     timeout: int = 60
 
-    def call_off(self) -> None:
+    def call_off(self) -> bool:
         """See `Quiesce.call_off`: commands end with their run, or make what the next one expects."""
+        return True
 
     @contextmanager
     def around(self, job: str, revision: str, disks: Mapping[str, Source]) -> Iterator["Bracket"]:
@@ -63,26 +66,56 @@ class Commands(NamedTuple):
                 raise SourceRefused(", ".join(images), f"{why}, so nothing was backed up")
             yield bracket
         finally:
-            if why := bracket.end():
-                _say(f"warning: {why}")
+            try:
+                _tell(bracket.end())
+            finally:
+                _tell(bracket.end())  # a signal may have come on the way to the first
 
 
 class Bracket:
-    """What is open from `pre` to `post`."""
+    """What is open from `pre` to `post`.
+
+    `post` has a thread of its own, since signals raise exceptions in the main thread only.
+    """
 
     freeze: Freeze | None = None  # what the commands do is theirs to know
 
     def __init__(self, commands: Commands, environment: dict[str, str]) -> None:
         self.commands = commands
         self.environment = environment
-        self._ended = False
+        self._claim = threading.Lock()
+        self._done = threading.Event()
+        self._why = ""
 
     def end(self) -> str:
-        """Run `post` if that has not happened yet: why it failed, or ""."""
-        if self._ended or self.commands.post is None:
+        """Run `post` if that has not happened yet: why it failed, the first time, or "".
+
+        A signal's exception is raised after that.
+        """
+        if self.commands.post is None:
             return ""
-        self._ended = True
-        return _run("post-snapshot", self.commands.post, self)
+        late: BaseException | None = None
+        while not self._done.is_set():
+            try:
+                threading.Thread(target=self._run_once, name="post-snapshot").start()
+                self._done.wait()
+            except RuntimeError:  # there is no room for a thread
+                self._run_once()
+            except BaseException as error:  # noqa: BLE001 - raised below
+                late = error
+        if late is not None:
+            raise late
+        why, self._why = self._why, ""
+        return why
+
+    def _run_once(self) -> None:
+        """Run `post` in whichever thread comes first; never released, so it does so once."""
+        if self.commands.post is None or not self._claim.acquire(blocking=False):
+            return
+        try:
+            self._why = _run("post-snapshot", self.commands.post, self)
+        finally:
+            self._done.set()
 
 
 def _run(name: str, line: str, bracket: Bracket) -> str:
@@ -179,6 +212,11 @@ def _lines(said: bytes) -> list[str]:
     text = said.decode(errors="replace")
     lines = ["".join(one if one.isprintable() else "?" for one in line) for line in text.splitlines()]
     return [line for line in lines if line.strip()]
+
+
+def _tell(why: str) -> None:
+    if why:
+        _say(f"warning: {why}")
 
 
 def _say(line: str) -> None:

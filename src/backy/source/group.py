@@ -17,7 +17,7 @@ Limits: where nothing holds the guest still, the disks are frozen one after the 
 written to them meanwhile.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import NamedTuple, Protocol
 from uuid import uuid4
@@ -31,6 +31,10 @@ _LOOSE = (
     "the disks are frozen one right after the other, and nothing keeps the guest from writing between "
     "that; a pre-snapshot command can"
 )
+
+
+# See `Source.prune`.
+Prune = Callable[[Mapping[SnapshotName, str]], Collection[SnapshotName]]
 
 
 class Bracket(Protocol):
@@ -49,8 +53,11 @@ class Bracket(Protocol):
 class Quiesce(Protocol):
     """How a guest is held still while its disks are frozen."""
 
-    def call_off(self) -> None:
-        """Before snapshots are removed: see that nobody makes one for a run that has died."""
+    def call_off(self) -> bool:
+        """Before snapshots are removed: see that nobody makes one for another run than a living one.
+
+        False if that is not sure.
+        """
         ...
 
     def around(
@@ -76,20 +83,26 @@ class Group:
     """The sources of a job's disks, by name, in the order in which they are frozen and read."""
 
     def __init__(
-        self, disks: Mapping[str, Source], quiesce: Quiesce | None = None, job: str = ""
+        self,
+        disks: Mapping[str, Source],
+        quiesce: Quiesce | None = None,
+        job: str = "",
+        others: Sequence[Prune] = (),
     ) -> None:
+        """`others` remove snapshots of sources of other types, which the job has had before."""
         self.disks = disks
         self._quiesce = Commands() if quiesce is None else quiesce
         self._job = job
+        self._others = others
 
     def names(self, revision: str) -> dict[SnapshotName, str]:
         """The snapshots that a revision will have, and their places, as `prune` needs to know later."""
         places = {disk: source.place for disk, source in self.disks.items()}
         return {SnapshotName(revision, disk): place for disk, place in places.items() if place}
 
-    def call_off(self) -> None:
+    def call_off(self) -> bool:
         """See `Quiesce.call_off`."""
-        self._quiesce.call_off()
+        return self._quiesce.call_off()
 
     @contextmanager
     def snapshot(self, revision: str) -> Iterator[Snapshots]:
@@ -136,7 +149,8 @@ class Group:
     def prune(self, snapshots: Mapping[SnapshotName, str]) -> Collection[SnapshotName]:
         """Remove snapshots, given by their places: which of them are gone now.
 
-        Each disk's own source is asked, and then the others, for disks that the job has no more.
+        Each disk's own source is asked, then those of other disks, for disks that the job has no more or
+        that are of another type by now, and then what is there for types that no disk has.
         """
         gone = {name for name, place in snapshots.items() if not place}
         for disk, source in self.disks.items():
@@ -144,6 +158,8 @@ class Group:
             gone.update(source.prune(own) if own else ())
         for source in self.disks.values():
             left = {name: place for name, place in snapshots.items() if name not in gone}
-            left = {name: place for name, place in left.items() if name.disk not in self.disks}
             gone.update(source.prune(left) if left else ())
+        for prune in self._others:
+            left = {name: place for name, place in snapshots.items() if name not in gone}
+            gone.update(prune(left) if left else ())
         return gone

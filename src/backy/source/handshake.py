@@ -24,7 +24,7 @@ a host that is later still leaves its snapshot for good.
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 from uuid import uuid4
 
@@ -52,8 +52,8 @@ class Awaited(Protocol):
         """Whether a snapshot of that name is there now; SourceError."""
         ...
 
-    def settle(self, name: str) -> None:
-        """What the next `snapshot` is called: one that is there is taken, otherwise it is made."""
+    def settle(self, name: str, *, is_there: bool = False) -> None:
+        """What the next `snapshot` is called. It is made, or taken if it is there, as it has to be."""
         ...
 
 
@@ -113,10 +113,14 @@ class Handshake(NamedTuple):
     disks: Mapping[str, Awaited]
     means: Means
 
-    def call_off(self) -> None:
+    def call_off(self) -> bool:
         """See `Quiesce.call_off`: a host makes a snapshot whenever it finds a request for one."""
-        with suppress(ConsulFailed):
-            _Run(self, "").clean(self.means.connect(self.settings))
+        run = _Run(self, "")
+        try:
+            run.clean(self.means.connect(self.settings))
+        except ConsulFailed:
+            return False
+        return not run.warnings
 
     @contextmanager
     def around(self, job: str, revision: str, disks: Mapping[str, object]) -> Iterator[Bracket]:
@@ -125,7 +129,7 @@ class Handshake(NamedTuple):
         run = _Run(self, by_host)
         frozen = run.ask()
         for disk in self.disks.values():
-            disk.settle(by_host if frozen else fallback)
+            disk.settle(by_host if frozen else fallback, is_there=frozen)
         bracket = Bracket(Freeze.GUEST_FROZEN if frozen else Freeze.CRASH_CONSISTENT, run.warnings)
         try:
             yield bracket

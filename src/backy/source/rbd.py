@@ -18,7 +18,7 @@ needs `profile rbd` on the pool (and on the pools of parents, at least `profile 
 import errno
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import cached_property
 
 from backy.domain.extents import Extent
@@ -42,6 +42,7 @@ class RbdSource:
         self._settings = settings
         self._access = Access(settings.conf, settings.user, settings.cluster)
         self._name: str | None = None
+        self._is_there = False
 
     @property
     def image(self) -> str:
@@ -50,7 +51,7 @@ class RbdSource:
 
     @cached_property
     def place(self) -> str:
-        """See `Source.place`: asked of the cluster, once."""
+        """See `Source.place`: asked of the cluster, once; the name has to mean that image ever after."""
         with self._refusing(), self._opened() as pool, pool.image(self._settings.image) as image:
             return str(_place(pool, image))
 
@@ -71,24 +72,34 @@ class RbdSource:
     @contextmanager
     def snapshot(self, revision: str) -> Iterator[Snapshot]:
         """See `Source.snapshot`."""
-        name = self._name or names(revision)[0]
-        self._name = None
+        name, is_there = self._name or names(revision)[0], self._is_there
+        self._name, self._is_there = None, False
         with ExitStack() as stack:
             with self._refusing():
                 pool = stack.enter_context(self._opened())
-                taken = stack.enter_context(_taken(pool, self._settings.image, name))
+                image = self._image(pool, read_only=False)
+                taken = stack.enter_context(_taken(pool, image, name, is_there=is_there))
                 opening = pool.image_of(taken.image, name, name=self._settings.image)
                 snapshot = RbdSnapshot(pool, stack.enter_context(opening), self._settings, taken)
             yield snapshot
 
     def has_snapshot(self, name: str) -> bool:
         """Whether the image has a snapshot of that name now, which somebody else was asked to make."""
-        with self._refusing(), self._opened() as pool, pool.image(self._settings.image) as image:
+        with self._refusing(), self._opened() as pool, self._image(pool) as image:
             return find(image, [name]) is not None
 
-    def settle(self, name: str) -> None:
-        """What the next `snapshot` is called; one that is there by then is taken."""
-        self._name = name
+    def settle(self, name: str, *, is_there: bool = False) -> None:
+        """What the next `snapshot` is called; one that is there is taken, `is_there` or else none."""
+        self._name, self._is_there = name, is_there
+
+    @contextmanager
+    def _image(self, pool: Pool, *, read_only: bool = True) -> Iterator[Image]:
+        """The image; CephFailed where its name has come to another one since its place was told."""
+        place = self.place
+        with pool.image(self._settings.image, read_only=read_only) as image:
+            if str(_place(pool, image)) != place:
+                raise CephFailed(errno.ENOENT, f"{image.spec} is another image than a moment ago")
+            yield image
 
     @contextmanager
     def _opened(self) -> Iterator[Pool]:
@@ -112,29 +123,42 @@ def _place(pool: Pool, image: Image) -> Place:
 class _Taken:
     """A snapshot that has been made, or found, of the image with an id; and in how many seconds.
 
-    `stays`: it is not removed at the end.
+    `older`: how many older ones there were. `stays`: it is not removed at the end.
     """
 
-    def __init__(self, image: str, snap: Snap, seconds: float) -> None:
+    def __init__(self, image: str, snap: Snap, older: int, seconds: float) -> None:
         self.image = image
         self.snap = snap
+        self.older = older
         self.seconds = seconds
         self.stays = False
 
 
 @contextmanager
-def _taken(pool: Pool, name: str, snapshot: str) -> Iterator[_Taken]:
-    """Make a snapshot, if it is not there; CephFailed, and then it may be there all the same."""
-    with pool.image(name, read_only=False) as image:
+def _taken(
+    pool: Pool, opening: AbstractContextManager[Image], snapshot: str, *, is_there: bool
+) -> Iterator[_Taken]:
+    """Make a snapshot, if it is not there; CephFailed, and then it may be there all the same.
+
+    `is_there`: it was made by somebody else, and one that we make would not be the same.
+    """
+    with opening as image:
         failpoint.reached(f"snapshot {image.spec}@{snapshot}")
+        before = image.snapshots(of_all=True)
         begin = time.monotonic()
         if find(image, [snapshot]) is None:
+            if is_there:
+                why = f"snapshot {snapshot} that the VM's host has made is gone"
+                raise CephFailed(errno.ENOENT, why)
             image.create_snapshot(snapshot)
         seconds = time.monotonic() - begin
         found = [one for one in image.snapshots() if one.name == snapshot]
         if not found:
             raise CephFailed(errno.ENOENT, f"snapshot {snapshot} was removed at once by somebody")
-        taken = _Taken(image.ident, found[0], seconds)
+        # Also those that came, or went, while it was made.
+        others = {one.ident for one in (*before, *image.snapshots(of_all=True))}
+        older = sum(ident < found[0].ident for ident in others)
+        taken = _Taken(image.ident, found[0], older, seconds)
     try:
         yield taken
     finally:
@@ -226,7 +250,8 @@ class RbdSnapshot(_View):
         self._settings = settings
         self._taken = taken
         self.seconds = taken.seconds
-        kept = Kept(path=image.spec, number=taken.snap.ident, size=taken.snap.size)
+        snap = taken.snap
+        kept = Kept(path=image.spec, number=snap.ident, older=taken.older, size=snap.size)
         self.identity = self.identity_of(
             settings.spec, View.SNAPSHOT, None if settings.full_always else kept
         )

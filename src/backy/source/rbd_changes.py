@@ -8,6 +8,12 @@ which of their bytes were written, so that a chunk of which little changed is a 
 upon only where nothing speaks against it. Object maps have been wrong before (Ceph's issues 61616 and
 42248, for instance), which only an audit finds; so the answer is a hint, and audited as all are.
 
+Where the image may have been rolled back to a snapshot that is older than the base's, all objects are
+asked, as no map may have the change then: `rbd snap rollback` gives the image that older snapshot's map,
+in which an object is unchanged if it was so since the next older snapshot, whatever became of it between
+there and the base. The oldest snapshot's map calls no object unchanged. So it matters how many snapshots
+there were that were older than the base's, which its record says; with one it is safe.
+
 Everything is read, with the reason, when the image is not the one that the base was read from, by the
 ids of cluster, pool and image; when the snapshot of the base is gone, or another one has its name; when
 the size has changed since, even if it is the same again; and when a map is missing, or marked as invalid
@@ -17,21 +23,27 @@ Limits: no byte is read here. In windows of some hundred thousand objects, so me
 the image.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from backy.domain.extents import Extent, in_blocks
 from backy.domain.placement import Ranges
 from backy.domain.revision import Kept, SourceIdentity, View
 from backy.ground.linux import PAGE
-from backy.ground.rbd import Image, Pool
+from backy.ground.rbd import Image, Piece, Pool
 from backy.source.base import Base, Changes, Confidence
 
 _WINDOW_OBJECTS = 1 << 18
+# Where all objects are asked, each may have many changes.
+_ASKED_OBJECTS = 1 << 10
+# Unchanged ones between two that have changed, which are asked as well.
+_GAP_OBJECTS = 4
+# With so many older snapshots than the base's, a rollback shows in the object map.
+_HARMLESS_OLDER = 1
 
 
 def existing(image: Image, size: int) -> Iterator[Extent]:
     """What of an image is not just zeros, in whole objects; ascending. CephFailed."""
-    for offset, length in _windows(image, size):
+    for offset, length in _windows(image, size, _WINDOW_OBJECTS):
         for piece in image.pieces(offset, length, whole_objects=True):
             if piece.exists:
                 yield Extent(piece.offset, piece.length)
@@ -52,8 +64,11 @@ def since(pool: Pool, image: Image, identity: SourceIdentity, base: Base) -> Cha
     if why:
         return Changes(Confidence.NONE, why=why)
     found = Ranges()
-    for offset, length in _windows(image, kept.size):
-        changed = in_blocks(_changed(image, _name(kept), offset, length), PAGE, kept.size)
+    is_map_enough = kept.older is not None and kept.older <= _HARMLESS_OLDER
+    changed_in = _changed if is_map_enough else _changed_anywhere
+    window = _WINDOW_OBJECTS if is_map_enough else _ASKED_OBJECTS
+    for offset, length in _windows(image, kept.size, window):
+        changed = in_blocks(changed_in(image, _name(kept), offset, length), PAGE, kept.size)
         found.add([(one.offset, one.offset + one.length) for one in changed])
     # What was removed meanwhile, and made anew, may have been another one when it was asked.
     with pool.image_of(image.ident, name=image.name) as head:
@@ -62,17 +77,48 @@ def since(pool: Pool, image: Image, identity: SourceIdentity, base: Base) -> Cha
 
 
 def _changed(image: Image, snapshot: str, offset: int, length: int) -> Iterator[Extent]:
-    """What has changed in a range: of objects that exist, what was written or discarded."""
-    for piece in image.pieces(offset, length, snapshot, whole_objects=True):
-        fine = [piece]
-        if piece.exists:
-            fine = image.pieces(piece.offset, piece.length, snapshot)
+    """What has changed in a range: of objects that the map names, what was written or discarded."""
+    for asked in _stretches(
+        image.pieces(offset, length, snapshot, whole_objects=True), image.object_size
+    ):
+        fine = [asked]
+        if asked.exists:
+            fine = image.pieces(asked.offset, asked.length, snapshot)
         yield from (Extent(one.offset, one.length) for one in fine)
 
 
-def _windows(image: Image, size: int) -> Iterator[tuple[int, int]]:
-    """Offset and length of parts of the image, each of many whole objects."""
-    step = _WINDOW_OBJECTS * image.object_size
+def _stretches(objects: Iterable[Piece], object_size: int) -> Iterator[Piece]:
+    """Objects that exist as ranges of near ones, at most _ASKED_OBJECTS long; the others as they are.
+
+    librbd asks the objects of a range side by side, but one range after the other, so some objects that
+    have not changed cost less than the wait for another range.
+    """
+    stretch: Piece | None = None
+    for one in objects:
+        if stretch is not None and one.exists:
+            together = stretch._replace(length=one.offset + one.length - stretch.offset)
+            gap = one.offset - stretch.offset - stretch.length
+            if gap <= _GAP_OBJECTS * object_size and together.length <= _ASKED_OBJECTS * object_size:
+                stretch = together
+                continue
+        if stretch is not None:
+            yield stretch
+        stretch = one if one.exists else None
+        if stretch is None:
+            yield one
+    if stretch is not None:
+        yield stretch
+
+
+def _changed_anywhere(image: Image, snapshot: str, offset: int, length: int) -> Iterator[Extent]:
+    """The same of all objects, whatever the map says."""
+    for one in image.pieces(offset, length, snapshot):
+        yield Extent(one.offset, one.length)
+
+
+def _windows(image: Image, size: int, objects: int) -> Iterator[tuple[int, int]]:
+    """Offset and length of parts of the image, each of so many whole objects."""
+    step = objects * image.object_size
     for offset in range(0, size, step):
         yield offset, min(step, size - offset)
 

@@ -9,6 +9,7 @@ Limits: checks the settings' form only; whether the image is there shows when it
 
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from backy.domain import handshake_settings, rbd_settings
 from backy.domain.chunkmap import NO_DISK
@@ -19,14 +20,17 @@ from backy.domain.group_settings import COMMAND_KEYS, GROUP_KEYS, GroupSettings,
 from backy.domain.rbd_settings import RbdSettings, parse_rbd_settings
 from backy.domain.setting import WrongSetting
 from backy.domain.strict_yaml import check_keys
+from backy.ground.ceph import Access
 from backy.ground.clock import SystemClock
 from backy.ground.errors import ConfigError, OptionRefused
 from backy.source.base import Owner, Source
+from backy.source.clonefiles import remove_clones
 from backy.source.commands import Commands
 from backy.source.file import Cloning, FileSource
-from backy.source.group import Group, Quiesce
+from backy.source.group import Group, Prune, Quiesce
 from backy.source.handshake import Handshake, Means, connect
 from backy.source.rbd import RbdSource
+from backy.source.rbd_snapshots import remove_snapshots
 
 _IN_CEPH = handshake_settings.TYPES
 TYPES = ("file", *_IN_CEPH)
@@ -74,7 +78,12 @@ def open_group(config: SourceConfig | SourcesConfig, file: str, owner: Owner | N
         raise ConfigError(file, f"{prefix}{error.key}", str(error)) from error
     if owner is None:
         return Group(disks)
-    return Group(disks, _quiesce(settings, owner, in_ceph), owner.job)
+    others: list[Prune] = []
+    if not in_ceph:
+        others.append(partial(remove_snapshots, Access()))
+    if len(in_ceph) == len(disks):
+        others.append(partial(remove_clones, owner))
+    return Group(disks, _quiesce(settings, owner, in_ceph), owner.job, others)
 
 
 def _quiesce(settings: GroupSettings, owner: Owner, in_ceph: Mapping[str, RbdSource]) -> Quiesce:

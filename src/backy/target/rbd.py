@@ -4,7 +4,8 @@
     target.begin(size, content)
 
 While it is written the image is called `IMAGE.partial`, a new one and one that is overwritten alike; so
-nothing that is incomplete has the name that a machine or a backup looks for. At the end it is renamed.
+nothing that is incomplete has the name that a machine or a backup looks for. At the end it is renamed,
+while it is still locked, and a restore that has waited for it looks again before it writes.
 An image stays what it is when it is renamed: its snapshots, features and clones stay too.
 
 The partial image says in its metadata (`backy.restore`) which content it is to have, and up to where it
@@ -148,10 +149,12 @@ class RbdTarget:
                 raise TargetRefused(self.path, why)
             if found.partial:
                 self._image = self._alone(pool, self._partial, _WATCH_SECONDS)
-                if found.mark is not None and found.mark.content == content:
-                    self.taken_up = min(found.mark.done, size)
+                mark = self._unchanged(pool, found, self._image).mark
+                if mark is not None and mark.content == content:
+                    self.taken_up = min(mark.done, size)
             elif found.image:
                 self._image = self._alone(pool, settings.image, 0)
+                self._unchanged(pool, found, self._image)
             else:
                 failpoint.reached(f"create {self._partial}")
                 pool.create(self._partial, size)
@@ -183,11 +186,21 @@ class RbdTarget:
                 raise TargetRefused(self.path, f"{image.spec} is open in {who}: {cure}")
             time.sleep(_POLL_SECONDS)
         image.lock()
-        # Whoever had it may have finished it meanwhile, and given it its own name.
-        with suppress(CephFailed), pool.image(name) as named:
-            if named.ident == image.ident:
-                return image
-        raise TargetRefused(self.path, f"{image.spec} is gone or another image by now: try again")
+        return image
+
+    def _unchanged(self, pool: Pool, before: Found, image: Image) -> Found:
+        """What there is now that `image` is ours; TargetRefused if it is not what was found any more.
+
+        Whoever was waited for may have finished: then it is whole, under its own name.
+        """
+        found = self._look(pool)
+        if (found.image, found.partial) == (before.image, before.partial):
+            with pool.image(self._partial if found.partial else self._settings.image) as named:
+                is_same = named.ident == image.ident
+            if is_same and (found.mark is None) == (before.mark is None):
+                return found
+        why = f"{image.spec}: another restore has finished or replaced it meanwhile"
+        raise TargetRefused(self.path, f"{why}, so nothing was written")
 
     def _take(self, pool: Pool, image: Image, *, rename: bool) -> None:
         """Mark it as incomplete, also by its name, before a byte of it is changed."""
@@ -250,16 +263,19 @@ class RbdTarget:
         with self._failing(self._size):
             assert self._pool is not None
             self._save(image)
+            with self._pool.image(self._partial) as named:
+                if named.ident != image.ident:
+                    raise TargetFailed(self.path, self._size, f"{named.spec} is another image by now")
             failpoint.reached(f"rename {self._partial}")
-            # Under the lock, or one that waits for it would write into what is whole.
+            # Before the lock goes: whoever waits for it finds that this is partial no more.
             self._pool.rename(self._partial, name)
-            self._image = None
-            self._open.close()
         # It is whole. What is left of the mark means nothing under this name.
-        with suppress(CephFailed), self._pool.image(name, read_only=False) as renamed:
-            renamed.remove_metadata(KEY)
+        with suppress(CephFailed):
+            image.remove_metadata(KEY)
+        self._image = None
+        self._open.close()
         with self._failing(self._size):
-            self._image = self._open.enter_context(self._pool.image(name))
+            self._image = self._open.enter_context(self._pool.image_of(image.ident, name=name))
 
     def read_back(self, buffer: Buffer, offset: int, length: int) -> int:
         """See `Target.read_back`; nothing is cached on our side."""
