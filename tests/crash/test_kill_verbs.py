@@ -140,9 +140,9 @@ def test_init_may_be_killed_at_every_step(memory: Path, runner: Runner, tally: T
             assert "exists already" in again.err
         backup = runner.run("-b", job, "backup", "daily")
         assert backup.ended_well, backup
-        restore = runner.run("-b", job, "restore", str(base / "out"))
+        restore = runner.run("-b", job, "restore", str(memory / "out"))
         assert restore.ended_well, restore
-        assert image.read_bytes() == (base / "out").read_bytes()
+        assert image.read_bytes() == (memory / "out").read_bytes()
 
     tally.tell(tried, f"kill -9 at {tried} steps of init: each could be repeated")
     assert tried > 10

@@ -8,8 +8,9 @@ import pytest
 from backy.domain import sealed
 from backy.domain.revision import SnapshotName
 from backy.ground.directory import Directory
-from backy.ground.errors import SnapshotsDamaged
+from backy.ground.errors import SnapshotsDamaged, StorageFailed
 from backy.repository import layout, snapshots
+from fakes import no_descriptors
 
 ONE, TWO = (f"{number:08x}-1111-4111-8111-111111111111" for number in (1, 2))
 
@@ -51,3 +52,13 @@ def test_list_that_cannot_be_ours_is_none(tmp_path: Path, content: object) -> No
     (tmp_path / layout.SNAPSHOTS).write_bytes(sealed.seal(document))
     with Directory.open(str(tmp_path)) as job, pytest.raises(SnapshotsDamaged):
         snapshots.listed(job)
+
+
+def test_list_that_cannot_be_read_now_is_not_taken_for_damaged(tmp_path: Path) -> None:
+    """Want of descriptors says nothing about it: a new list in its place would lose what it names."""
+    with Directory.open(str(tmp_path)) as job:
+        snapshots.note(job, {SnapshotName(ONE): "/a"}, {})
+        with no_descriptors(), pytest.raises(StorageFailed, match="too many open files"):
+            snapshots.listed(job)
+
+        assert {SnapshotName(ONE): "/a"} == snapshots.listed(job)

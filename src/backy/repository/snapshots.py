@@ -11,6 +11,7 @@ Limits: one writer, who holds `.backup`. A damaged list is no list: then nothing
 stay, and the next backup writes a new one.
 """
 
+import errno
 import os
 from collections.abc import Collection, Mapping
 
@@ -22,10 +23,12 @@ from backy.domain.names import check_disk_name
 from backy.domain.revision import SnapshotName
 from backy.ground import durable
 from backy.ground.directory import Directory
-from backy.ground.errors import NameRefused, SnapshotsDamaged
+from backy.ground.errors import NameRefused, SnapshotsDamaged, StorageFailed
 from backy.repository import layout
 
 _MAX = 1 << 20
+# What says nothing about the list, whose place a new one must not take then.
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class _List(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -35,7 +38,7 @@ class _List(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 def listed(job: Directory) -> dict[SnapshotName, str]:
-    """Places of our snapshots, by revision and disk; SnapshotsDamaged."""
+    """Places of our snapshots, by revision and disk; SnapshotsDamaged, StorageFailed."""
     path = job.file_path(layout.SNAPSHOTS)
     try:
         content = job.read(layout.SNAPSHOTS, _MAX)
@@ -43,6 +46,8 @@ def listed(job: Directory) -> dict[SnapshotName, str]:
     except FileNotFoundError:
         return {}
     except OSError as error:
+        if error.errno in _PASSING:
+            raise StorageFailed("read", path, error.errno) from error
         raise SnapshotsDamaged(path, os.strerror(error.errno or 0)) from error
     except (ValueError, msgspec.DecodeError) as error:
         raise SnapshotsDamaged(path, str(error)) from error
