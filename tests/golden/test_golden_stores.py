@@ -44,11 +44,11 @@ def test_golden_store_verifies(unpacked: tuple[Path, dict[str, dict[str, object]
 
 
 def test_golden_store_restores_every_revision(
-    unpacked: tuple[Path, dict[str, dict[str, object]]],
+    unpacked: tuple[Path, dict[str, dict[str, object]]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Each revision of an old store restores to the very bytes that were backed up then."""
     base, expected = unpacked
-    target = base / "restored.raw"
+    target = tmp_path_factory.mktemp("restored") / "restored.raw"
     found = {}
 
     for uuid in expected:

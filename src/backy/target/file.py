@@ -62,8 +62,7 @@ class FileTarget:
                 os.ftruncate(fd, size)
                 self._writer = DirectWriter(fd, self._partial)
             except BaseException:
-                self._remove(fd)
-                os.close(fd)
+                self._discard(fd)
                 raise
         except OSError as error:
             raise TargetRefused(self.path, _why(error)) from error
@@ -85,8 +84,7 @@ class FileTarget:
                 if locks.try_exclusive(fd) and self._has_name(fd):
                     return fd
             except OSError:  # no file can be locked here, so nobody else has it
-                self._remove(fd)
-                os.close(fd)
+                self._discard(fd)
                 raise
             os.close(fd)
         raise TargetRefused(self.path, self._in_use)
@@ -100,7 +98,15 @@ class FileTarget:
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode) or not locks.try_exclusive(fd):
                 raise TargetRefused(self.path, self._in_use)
-            self._remove(fd)  # another may have done so before we had the lock
+        except BaseException:
+            os.close(fd)
+            raise
+        self._discard(fd)  # another may have removed it before we had the lock
+
+    def _discard(self, fd: int) -> None:
+        """Remove a locked partial file, and let it go."""
+        try:
+            self._remove(fd)
         finally:
             os.close(fd)
 
@@ -181,11 +187,13 @@ class FileTarget:
         if self._writer is None:
             return
         writer, self._writer = self._writer, None
-        # Removed before the lock goes with the descriptor.
-        if not self._finished:
-            with suppress(OSError):
-                self._remove(writer.fd)
-        writer.close()
+        try:
+            # Removed before the lock goes with the descriptor.
+            if not self._finished:
+                with suppress(OSError):
+                    self._remove(writer.fd)
+        finally:
+            writer.close()
 
     def _open_writer(self) -> DirectWriter:
         if self._writer is None:
