@@ -18,7 +18,7 @@ PIP := --quiet --disable-pip-version-check --no-cache-dir
 # Minutes that `make torture` may take.
 MINUTES ?= 60
 
-.PHONY: help demo test lint types tests torture bench incremental ceph fleet packages golden clean
+.PHONY: help demo test lint types tests torture bench incremental ceph collection fleet packages golden clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ incremental: packages .venv/installed ## Changed extents, deltas, thirty days; a
 
 ceph: packages .venv/developing ## Backups of and restores to Ceph against rbd's own tools (root, 10 GiB)
 	PYTHONPATH=tests:bench python bench/ceph.py $(CEPH)
+
+collection: .venv/installed ## Garbage collection of ten million chunks (10 minutes, as many inodes)
+	PYTHONPATH=bench python bench/collection.py $(COLLECTION)
 
 fleet: .venv/installed ## The scheduler with 10,000 jobs, and simulated months (2 minutes)
 	python bench/fleet.py

@@ -4,7 +4,7 @@
 
 Writes a repository of so many chunk files, empty, since collection reads names only, and of maps that
 name nine in ten of them; then runs `backy gc` on it as a process of its own, twice: the first run
-condemns the tenth, the second finds nothing. Prints a table row for each.
+condemns the tenth, the second what the marks of the first kept by chance. Writes bench/COLLECTION.md.
 
 Limits: needs an inode a chunk below DIR (default: bench/work); what it wrote is removed at the end.
 """
@@ -12,15 +12,16 @@ Limits: needs an inode a chunk below DIR (default: bench/work); what it wrote is
 import argparse
 import multiprocessing
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 from uuid import uuid4
 
+import machine
 from backy.domain.chunk import ChunkId
 from backy.domain.chunkmap import MAX_CHUNK, NO_DISK, Entry, Layout
 from backy.domain.config import JobConfig, SourceConfig, default_schedule
@@ -31,6 +32,8 @@ from backy.repository.maps import MapWriter
 from backy.repository.repository import create, create_job
 
 IDS_A_MAP = 100_000
+MOST_SECONDS = 120
+MOST_MIB = 340
 
 
 def write_job(base: str, number: int, ids: int) -> None:
@@ -64,8 +67,16 @@ def write_job(base: str, number: int, ids: int) -> None:
             os.mknod(f"{base}/chunks/{ident[:2]}/{ident}", 0o440)
 
 
-def measured(base: str) -> tuple[float, int, str]:
+class Run(NamedTuple):
     """Seconds, peak bytes and last line of one `backy gc`."""
+
+    seconds: float
+    peak: int
+    said: str
+
+
+def measured(base: str) -> Run:
+    """Run `backy gc`."""
     begun = time.monotonic()
     with subprocess.Popen(
         [sys.executable, "-m", "backy", "-b", base, "gc"], stdout=subprocess.PIPE, text=True
@@ -76,11 +87,11 @@ def measured(base: str) -> tuple[float, int, str]:
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"gc ended with {process.returncode}")
-    return time.monotonic() - begun, usage.ru_maxrss * 1024, said.strip().splitlines()[-1]
+    return Run(time.monotonic() - begun, usage.ru_maxrss * 1024, said.strip().splitlines()[-1])
 
 
 def main() -> None:
-    """Write, measure, print, remove."""
+    """Write the store, measure, remove it, write the report."""
     parser = argparse.ArgumentParser(description="Time garbage collection on a large store.")
     parser.add_argument("--chunks", type=int, default=10_000_000)
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "work")
@@ -98,15 +109,33 @@ def main() -> None:
         with multiprocessing.Pool(os.cpu_count()) as pool:
             pool.starmap(write_job, jobs, chunksize=1)
         print(f"written in {time.monotonic() - begun:.0f} s", file=sys.stderr)
-        print("| ids in maps | names in the store | seconds | peak MiB | it said |")
-        print("| --- | --- | --- | --- | --- |")
-        for _ in range(2):
-            seconds, peak, said = measured(str(base))
-            print(f"| {used} | {options.chunks} | {seconds:.1f} | {peak >> 20} | {said} |", flush=True)
+        runs = [measured(str(base)) for _ in range(2)]
     finally:
         shutil.rmtree(base, ignore_errors=True)
-    used_here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    print(f"(the bench itself took {used_here} MiB)", file=sys.stderr)
+    report = render(runs, used, options.chunks, machine.facts(options.folder))
+    (Path(__file__).parent / "COLLECTION.md").write_text(report)
+    print(report)
+
+
+def render(runs: list[Run], ids: int, names: int, facts: dict[str, str]) -> str:
+    """The report."""
+    lines = [
+        "# Garbage collection of a large store: results",
+        "",
+        "Written by `bench/collection.py`; what it does stands there.",
+        "",
+        "| what | value |",
+        "| --- | --- |",
+        *(f"| {name} | {value} |" for name, value in facts.items()),
+        f"| ids in maps | {ids:,} |",
+        f"| names in the store | {names:,} |",
+        "",
+        f"| run | seconds (goal: {MOST_SECONDS}) | peak, MiB (goal: {MOST_MIB}) | it said |",
+        "| --- | --- | --- | --- |",
+    ]
+    for number, run in enumerate(runs, start=1):
+        lines.append(f"| {number} | {run.seconds:.1f} | {run.peak >> 20} | {run.said} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
