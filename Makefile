@@ -18,7 +18,7 @@ PIP := --quiet --disable-pip-version-check --no-cache-dir
 # Minutes that `make torture` may take.
 MINUTES ?= 60
 
-.PHONY: help demo test lint types tests torture bench incremental ceph collection fleet packages golden clean
+.PHONY: help demo test lint types tests torture bench incremental ceph collection fleet compiled packages golden clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,28 +38,32 @@ types: .venv/developing ## Strict types
 	mypy
 
 # Parallel, since most tests wait for processes and syncs.
-tests: .venv/developing ## The tests alone
+tests: .venv/developing compiled ## The tests alone
 	pytest -n 2 --durations=10
 
-torture: packages .venv/developing ## Crash and damage tests for MINUTES=60; doc/torture-results.md
+torture: packages .venv/developing compiled ## Crash and damage tests for MINUTES=60; doc/torture-results.md
 	PYTHONPATH=tests:bench python tests/torture.py $(MINUTES)
 
-bench: packages .venv/installed ## Time backy and what else is installed on a real VM's disk (root)
+bench: packages .venv/installed compiled ## Time backy and what else is installed on a real VM's disk (root)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/packages.sh $(BENCH_PACKAGES); fi
 	python bench/run.py $(BENCH)
 
-incremental: packages .venv/installed ## Changed extents, deltas, thirty days; after bench, as root
+incremental: packages .venv/installed compiled ## Changed extents, deltas, thirty days; after bench, as root
 	PYTHONPATH=bench python bench/incremental.py $(INCREMENTAL)
 
-ceph: packages .venv/developing ## Backups of and restores to Ceph against rbd's own tools (root, 10 GiB)
+ceph: packages .venv/developing compiled ## Backups of and restores to Ceph against rbd's own tools (root, 10 GiB)
 	PYTHONPATH=tests:bench python bench/ceph.py $(CEPH)
 
-collection: .venv/installed ## Garbage collection of ten million chunks (10 minutes, as many inodes)
+collection: .venv/installed compiled ## Garbage collection of ten million chunks (10 minutes, as many inodes)
 	PYTHONPATH=bench python bench/collection.py $(COLLECTION)
 
-fleet: .venv/installed ## The scheduler with 10,000 jobs, and simulated months (2 minutes)
+fleet: .venv/installed compiled ## The scheduler with 10,000 jobs, and simulated months (2 minutes)
 	python bench/fleet.py
 	python bench/simulate.py
+
+# As an installation does, also where PYTHONDONTWRITEBYTECODE is set; or each command compiles itself.
+compiled: .venv/installed
+	@python -m compileall -q src
 
 packages:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/packages.sh $(PACKAGES); fi

@@ -444,7 +444,7 @@ def test_a_backup_that_is_killed_leaves_no_snapshot_after_the_next(
     repository: Site, image: RbdSite, tally: Tally
 ) -> None:
     """Kill -9 at random moments: the next run removes what was left, and all revisions restore."""
-    kill_some(repository, image, tally, 8, seed=1)
+    kill_some(repository, image, tally, 8, {}, seed=1)
 
 
 @pytest.mark.torture(weight=3)
@@ -453,15 +453,18 @@ def test_a_backup_that_is_killed_often_leaves_no_snapshot_after_the_next(
     repository: Site, image: RbdSite, tally: Tally
 ) -> None:
     """The same, many times."""
+    contents: dict[str, bytes] = {}
     for seed in tally.seeds(range(2, 22)):
-        kill_some(repository, image, tally, 20, seed=seed)
+        kill_some(repository, image, tally, 20, contents, seed=seed)
 
 
-def kill_some(repository: Site, image: RbdSite, tally: Tally, times: int, *, seed: int) -> None:
-    """Kill backups, then make one, and look at everything that is left."""
+def kill_some(
+    repository: Site, image: RbdSite, tally: Tally, times: int, contents: dict[str, bytes], *, seed: int
+) -> None:
+    """Kill backups, then make one, and look at all that is left; `contents` by revision so far."""
     draw = random.Random(seed)
     newest = back_up(repository, image)
-    contents = {newest.uuid: bytes(image.content)}
+    contents[newest.uuid] = bytes(image.content)
     for _ in range(times):
         image.write(draw.randrange(3 * OBJECT // PAGE) * PAGE, draw.randbytes(PAGE))
         process = subprocess.Popen(command(repository), stderr=subprocess.DEVNULL)

@@ -12,7 +12,7 @@ from filetree import tree
 
 from backy.ground.errors import TargetRefused
 from backy.target.registry import find_target
-from testsite import CHUNK, Site
+from testsite import CHUNK, Site, run_backy
 
 
 @pytest.fixture
@@ -99,12 +99,13 @@ def test_an_impossible_path_is_no_target(backed_up: Site, name: str) -> None:
     assert caught.value.message.endswith("it was not touched.")
 
 
-@pytest.mark.parametrize("name", ["vm/new", "vm/{}.rev", "vm/config", "chunks/format", "new", "vm"])
+@pytest.mark.parametrize("name", ["vm/new", "vm/{}.rev", "vm/config", "chunks/format", "own", "vm"])
 @pytest.mark.parametrize("linked", [True, False])
 def test_the_repository_is_no_target(backed_up: Site, name: str, linked: bool) -> None:
     """A file in it may be a record or a chunk; no link leads around that."""
     (revision,) = backed_up.history().revisions
     (backed_up.folder / "link").symlink_to(backed_up.base)
+    (backed_up.base / "own").write_text("as backy.log is")
     before = [path for path in tree(backed_up.base) if "backy.log" not in str(path)]
     folder = "link" if linked else "backups"
 
@@ -115,6 +116,21 @@ def test_the_repository_is_no_target(backed_up: Site, name: str, linked: bool) -
     assert why in done.stderr
     assert before == [path for path in tree(backed_up.base) if "backy.log" not in str(path)]
     assert backed_up.image.read_bytes() == backed_up.restored(revision)
+
+
+@pytest.mark.parametrize("name", ["restored.raw", "restored/vm.raw", "restored/chunks/vm.raw"])
+def test_a_new_file_beside_the_jobs_is_a_target(backed_up: Site, name: str) -> None:
+    """There may be space on the repository's disk only; nothing of backy minds it there."""
+    target = backed_up.base / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    done = backed_up.cli("restore", str(target))
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert backed_up.image.read_bytes() == target.read_bytes()
+    assert 0 == run_backy("-b", str(backed_up.base), "gc").returncode
+    assert 0 == run_backy("-b", str(backed_up.base), "verify").returncode
+    assert "restored" not in run_backy("-b", str(backed_up.base), "status").stdout
+    assert backed_up.image.read_bytes() == target.read_bytes()
 
 
 @pytest.mark.root

@@ -6,7 +6,6 @@ Importing only what runs keeps `backy --help` and `backy status` fast; so the co
 helps stand here, and a test compares them with the commands' own.
 """
 
-import difflib
 import importlib
 from typing import NamedTuple
 
@@ -80,6 +79,8 @@ class _LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            import difflib
+
             near = difflib.get_close_matches(args[0], [*COMMANDS, *ALIASES], n=1)
             if not near:
                 raise

@@ -14,7 +14,6 @@ those that mean nothing here are listed in `legacy`.
 Limits: pure; whether a path exists shows when it is used.
 """
 
-import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -280,6 +279,8 @@ def _parts(policy: object, *, all_of: bool) -> Iterator[object]:
 
 
 def _hint(name: str, known: Sequence[str]) -> str:
+    import difflib
+
     if near := difflib.get_close_matches(name, known, n=1):
         return f"did you mean {near[0]!r}?"
     return f"there are {', '.join(known[:20]) or 'none'}{', …' if len(known) > 20 else ''}"

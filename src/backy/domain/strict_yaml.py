@@ -6,7 +6,6 @@
 Limits: plain data only; nesting of 50 levels. Aliases are allowed and never expanded in messages.
 """
 
-import difflib
 from collections.abc import Collection, Mapping
 
 import yaml
@@ -102,6 +101,8 @@ def check_keys(found: Collection[str], known: Collection[str], file: str, key: s
 
 def unknown_key(name: str, known: Collection[str], file: str, key: str) -> ConfigError:
     """The error for a key below `key` that is none of the known ones, with the nearest of them."""
+    import difflib
+
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
     where = f"{key}.{name}" if key else name

@@ -4,6 +4,7 @@ An error has fields, so that callers act on its type and logs carry evidence; it
 sentence made from the fields that says what to do, and `exit_code` is what the process ends with.
 Only the command line's edge (`backy.cli.edge`) turns an error into text and an exit code.
 Findings of `verify` are results, not errors: see `backy.operation.verify`.
+Nothing is generated but `__init__`: every command would wait for some fifty classes of it.
 
     BackyError                      1
     ├── UsageError                  2   the request itself is wrong
@@ -67,7 +68,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class BackyError(Exception):
     """Root of the tree; never raised itself."""
 
@@ -96,7 +97,7 @@ class UsageError(BackyError):
     exit_code: ClassVar[int] = 2
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class NameRefused(UsageError):
     """A name that could leave its directory or hide a file; `kind` says what it names."""
 
@@ -109,7 +110,7 @@ class NameRefused(UsageError):
         return f"{self.name!r} is no {self.kind} name: {self.rule}."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class SpecError(UsageError):
     """A revision spec that does not parse; `position` counts characters from 0."""
 
@@ -125,7 +126,7 @@ class SpecError(UsageError):
         )
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class OptionRefused(UsageError):
     """An option or argument that cannot be meant; `why` says what to write instead."""
 
@@ -137,7 +138,7 @@ class OptionRefused(UsageError):
         return f"{self.option}: {self.why}."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class CouldNotVerify(UsageError):
     """What kept verify from running, under another exit code than its findings have."""
 
@@ -148,7 +149,7 @@ class CouldNotVerify(UsageError):
         return f"nothing was verified: {self.cause.message}"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class ConfigError(BackyError):
     """A configuration file that cannot be used; `key` is a dotted path, empty for the file."""
 
@@ -162,7 +163,7 @@ class ConfigError(BackyError):
         return _sentence(f"{where}: {self.why}")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class ConfigFaults(BackyError):
     """All that is wrong in one configuration file."""
 
@@ -184,7 +185,7 @@ class RepositoryError(BackyError):
     """The repository as a whole."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class NotARepository(RepositoryError):
     """No chunk store at `path`; `hint` says what is there or what to do."""
 
@@ -196,7 +197,7 @@ class NotARepository(RepositoryError):
         return _sentence(f"{self.path} is not a backy repository: {self.hint}")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class RepositoryRefused(RepositoryError):
     """A repository cannot be made or used at `path`."""
 
@@ -208,7 +209,7 @@ class RepositoryRefused(RepositoryError):
         return f"{self.path}: {self.why}."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class FormatUnknown(RepositoryError):
     """Something on disk has a format that this version does not know, so nothing is touched."""
 
@@ -220,7 +221,7 @@ class FormatUnknown(RepositoryError):
         return f"{self.path}: {self.found} is not known to this version of backy; use a newer one."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class CollectorBusy(RepositoryError):
     """Another garbage collection of the same repository runs."""
 
@@ -231,7 +232,7 @@ class CollectorBusy(RepositoryError):
         return f"{self.path}: another garbage collection is running; try again when it has ended."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class CollectionStopped(RepositoryError):
     """Garbage collection met what it does not understand; `stops` are (where, why)."""
 
@@ -249,7 +250,7 @@ class CollectionStopped(RepositoryError):
         )
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class CollectionTooMuch(RepositoryError):
     """Most of the store would go at once; counts of chunk files."""
 
@@ -264,7 +265,7 @@ class CollectionTooMuch(RepositoryError):
         )
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class ReportMissing(RepositoryError):
     """No case of the quarantine, or more than one, begins with that name."""
 
@@ -277,7 +278,7 @@ class ReportMissing(RepositoryError):
         return f"{self.case!r} names {found}; 'backy reports list' shows them."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class ReportRefused(RepositoryError):
     """A case of the quarantine that may not go."""
 
@@ -289,7 +290,7 @@ class ReportRefused(RepositoryError):
         return f"report {self.case} stays: {self.why}."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class StorageFailed(RepositoryError):
     """The system refused `action` on `path`; `code` is the errno."""
 
@@ -317,7 +318,7 @@ class JobError(BackyError):
     """A job."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class JobMissing(JobError):
     """No such job; `hint` names the jobs there are, or the way to make one."""
 
@@ -329,7 +330,7 @@ class JobMissing(JobError):
         return f"there is no job {self.job!r}: {self.hint}."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class JobExists(JobError):
     """`init` of a job that is there already."""
 
@@ -341,7 +342,7 @@ class JobExists(JobError):
         return f"job {self.job!r} exists already: edit {self.path} to change it."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class JobUnscheduled(JobError):
     """A run of a job whose schedule is empty."""
 
@@ -355,7 +356,7 @@ class JobUnscheduled(JobError):
         )
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class JobBusy(JobError):
     """Another backup of this job is running."""
 
@@ -366,7 +367,7 @@ class JobBusy(JobError):
         return f"a backup of {self.job!r} is running already; nothing was done."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class HistoryBusy(JobError):
     """An edit of a record is under way for longer than edits take: its process hangs or is stopped."""
 
@@ -381,7 +382,7 @@ class RevisionError(BackyError):
     """A choice of revisions."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class RevisionMissing(RevisionError):
     """No revision matches."""
 
@@ -393,7 +394,7 @@ class RevisionMissing(RevisionError):
         return f"no revision of {self.job!r} matches {self.spec!r}; 'backy status' lists them."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class RevisionAmbiguous(RevisionError):
     """Several match where exactly one is needed."""
 
@@ -409,7 +410,7 @@ class RevisionAmbiguous(RevisionError):
         )
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class RevisionGone(RevisionError):
     """The revision was forgotten by someone else meanwhile."""
 
@@ -420,7 +421,7 @@ class RevisionGone(RevisionError):
         return f"revision {self.uuid} has been forgotten meanwhile; nothing was changed."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class HistoryUnclear(RevisionError):
     """A relative spec cannot be trusted while a record is unreadable."""
 
@@ -435,7 +436,7 @@ class HistoryUnclear(RevisionError):
         )
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class TagRefused(RevisionError):
     """A tag that is neither in the schedule nor an operator's."""
 
@@ -450,7 +451,7 @@ class TagRefused(RevisionError):
         )
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class TagsDiffer(RevisionError):
     """`tags --expect` found others; nothing was changed."""
 
@@ -473,7 +474,7 @@ class DamageError(BackyError):
     """Stored data is not what was stored."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class RecordDamaged(DamageError):
     """A revision record that cannot be read or whose checksum does not hold."""
 
@@ -485,7 +486,7 @@ class RecordDamaged(DamageError):
         return f"{self.path}: the revision record is damaged: {self.why}."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class SnapshotsDamaged(DamageError):
     """A job's list of snapshots that cannot be read or whose checksum does not hold."""
 
@@ -497,7 +498,7 @@ class SnapshotsDamaged(DamageError):
         return f"{self.path}: the list of snapshots is damaged: {self.why}."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class MapDamaged(DamageError):
     """A chunk map that is missing, is not what it was, or does not belong to its record."""
 
@@ -509,7 +510,7 @@ class MapDamaged(DamageError):
         return f"{self.path}: the chunk map is damaged: {self.why}."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class MapUnreadable(MapDamaged):
     """The system failed to open or read a chunk map; its bytes may be fine."""
 
@@ -518,7 +519,7 @@ class MapUnreadable(MapDamaged):
         return f"{self.path}: the chunk map cannot be read: {self.why}."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class ChunkMissing(DamageError):
     """A chunk is in neither the store nor the trash."""
 
@@ -529,7 +530,7 @@ class ChunkMissing(DamageError):
         return f"chunk {self.chunk} is missing."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class ChunkDamaged(DamageError):
     """A chunk's file does not hold what its name promises."""
 
@@ -541,7 +542,7 @@ class ChunkDamaged(DamageError):
         return f"chunk {self.chunk} is damaged: {self.why}."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class ChunkUnreadable(DamageError):
     """The system failed to read a chunk's file; `code` is the errno. Its bytes may be fine."""
 
@@ -553,7 +554,7 @@ class ChunkUnreadable(DamageError):
         return f"chunk {self.chunk} cannot be read: {os.strerror(self.code)}."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class EncodingFault(DamageError):
     """A freshly encoded chunk did not decode to its bytes: faulty memory, CPU or codec."""
 
@@ -568,7 +569,7 @@ class EncodingFault(DamageError):
         )
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class ImageDamaged(DamageError):
     """A restore met a byte range that it cannot produce; offsets and lengths in bytes.
 
@@ -589,7 +590,7 @@ class ImageDamaged(DamageError):
         )
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class RevisionDamaged(DamageError):
     """A new revision needs chunks that were found damaged while it was made; a number of bytes."""
 
@@ -612,7 +613,7 @@ class SourceError(BackyError):
     """Where the image comes from."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class SourceRefused(SourceError):
     """The source cannot be backed up as it is."""
 
@@ -624,7 +625,7 @@ class SourceRefused(SourceError):
         return f"source {self.path}: {self.why}."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class SourceFailed(SourceError):
     """A read failed or came short; `offset` in bytes."""
 
@@ -640,7 +641,7 @@ class SourceFailed(SourceError):
         )
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class ConsulFailed(SourceError):
     """Consul at `address` did not do what it was asked for; never holds a token."""
 
@@ -656,7 +657,7 @@ class TargetError(BackyError):
     """Where a restore goes."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class TargetRefused(TargetError):
     """The target cannot take this image; it was not touched."""
 
@@ -668,7 +669,7 @@ class TargetRefused(TargetError):
         return f"target {self.path}: {self.why}; it was not touched."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class TargetFailed(TargetError):
     """A write or read-back failed; the target is incomplete, or `kept` as it was before."""
 
@@ -683,7 +684,7 @@ class TargetFailed(TargetError):
         return f"target {self.path}: byte {self.offset}: {self.why}; it is {left}."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class ReadBackDiffers(TargetError):
     """The target does not return what was written."""
 
@@ -706,7 +707,7 @@ class DaemonError(BackyError):
     """The scheduler as a whole."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class DaemonRunning(DaemonError):
     """Another scheduler holds the lock of this base directory."""
 
@@ -718,7 +719,7 @@ class DaemonRunning(DaemonError):
         return f"another scheduler runs on {self.base}: 'systemctl stop backy' ends it."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class DaemonUnreachable(DaemonError):
     """The API did not answer, or with a refusal."""
 
@@ -730,7 +731,7 @@ class DaemonUnreachable(DaemonError):
         return f"the scheduler at {self.url}: {self.why}."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class ListenRefused(DaemonError):
     """The API's address is taken or not ours."""
 

@@ -35,6 +35,7 @@ from backy.ground.errors import (
 from backy.operation import parallel
 from backy.operation.progress import Progress
 from backy.operation.select import choose_disk
+from backy.repository import layout
 from backy.repository.chunks import ChunkReader
 from backy.repository.maps import MapReader, open_pinned
 from backy.repository.repository import Job, Repository
@@ -78,7 +79,7 @@ def restore(
     wanted = choose_disk(revision, disk)
     if wanted is None:
         raise MapDamaged(job.directory.file_path(revision.uuid), "its record names no map")
-    if isinstance(target, FileTarget) and _is_inside(os.path.dirname(target.path), repository):
+    if isinstance(target, FileTarget) and _is_own(target.path, repository):
         raise TargetRefused(target.path, "it lies in the repository, whose files are backy's own")
     with ExitStack() as stack:
         reader = stack.enter_context(open_pinned(job.directory, revision.uuid, wanted))
@@ -103,17 +104,22 @@ def restore(
         return bad.ascending()
 
 
-def _is_inside(folder: str, repository: Repository) -> bool:
-    """Whether a folder (a path without links) or one above it is the repository's or its store's."""
-    own = [os.fstat(one.fd) for one in (repository.base, repository.chunks)]
-    while True:
+def _is_own(path: str, repository: Repository) -> bool:
+    """Whether a path without links is, or would be, a file of the store, a job or the repository itself.
+
+    What else lies in the repository's directory is the operator's: there may be no space but there.
+    """
+    base, chunks = (os.fstat(one.fd) for one in (repository.base, repository.chunks))
+    below, folder = path, os.path.dirname(path)
+    while below != folder:
         with suppress(OSError):
             found = os.stat(folder)
-            if any(os.path.samestat(found, one) for one in own):
+            if os.path.samestat(found, chunks):
                 return True
-        if folder == os.path.dirname(folder):
-            return False
-        folder = os.path.dirname(folder)
+            if os.path.samestat(found, base):
+                return os.path.lexists(path) if below == path else layout.is_job(os.listdir(below))
+        below, folder = folder, os.path.dirname(folder)
+    return False
 
 
 def plan_pieces(reader: MapReader) -> Iterator[Piece]:

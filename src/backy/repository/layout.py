@@ -34,6 +34,7 @@ Limits: pure.
 """
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 from uuid import UUID
 
@@ -156,6 +157,14 @@ class RecordName(NamedTuple):
 
     uuid: str
     suffix: str
+
+
+def is_job(names: Iterable[str]) -> bool:
+    """Whether the directory with these names in it is a job's, though its configuration may be lost."""
+    return any(
+        name == JOB_CONFIG or parse_record_name(name) is not None or parse_map_name(name) is not None
+        for name in names
+    )
 
 
 def parse_record_name(name: str) -> RecordName | None:
