@@ -447,12 +447,13 @@ def test_a_backup_that_is_killed_leaves_no_snapshot_after_the_next(
     kill_some(repository, image, tally, 8, {}, seed=1)
 
 
-@pytest.mark.torture(weight=3)
+@pytest.mark.torture(weight=8)
 @pytest.mark.proof("T1")
 def test_a_backup_that_is_killed_often_leaves_no_snapshot_after_the_next(
     repository: Site, image: RbdSite, tally: Tally
 ) -> None:
     """The same, many times."""
+    tally.count(0, planned=20 * 20)
     contents: dict[str, bytes] = {}
     for seed in tally.seeds(range(2, 22)):
         kill_some(repository, image, tally, 20, contents, seed=seed)

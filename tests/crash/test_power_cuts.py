@@ -40,7 +40,7 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(
 
 @pytest.mark.root
 @pytest.mark.proof("T3")
-@pytest.mark.torture(weight=1)
+@pytest.mark.torture(weight=1.3)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_two_thousand_power_cuts_of_each_file_system_lose_nothing(

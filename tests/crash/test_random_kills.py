@@ -284,7 +284,7 @@ def _parsed(line: bytes) -> dict[str, object]:
         return {"event": line.decode(errors="replace")}
 
 
-@pytest.mark.torture(weight=5)
+@pytest.mark.torture(weight=3)
 @pytest.mark.parametrize("seed", range(3))
 def test_three_hundred_kills_of_a_scheduler_and_its_children_lose_nothing(
     tmp_path: Path, tally: Tally, seed: int

@@ -67,7 +67,7 @@ def flip_large_chunks(site: Site, flips: Iterable[int]) -> int:
     return found
 
 
-@pytest.mark.torture(weight=2)
+@pytest.mark.torture(weight=2.5)
 def test_ten_thousand_flips_in_large_chunks_are_found(memory: Path, tally: Tally) -> None:
     """Random bytes of 4 MiB chunks, compressed or not, by either kind of verify."""
     tally.count(0, seed=SEED)
