@@ -2,9 +2,10 @@
 
     python bench/collection.py --chunks 10000000 [--folder DIR]
 
-Writes a repository of so many chunk files, empty, since collection reads names only, and of maps that
-name nine in ten of them; then runs `backy gc` on it as a process of its own, twice: the first run
-condemns the tenth, the second what the marks of the first kept by chance. Writes bench/COLLECTION.md.
+Writes a repository of maps that name so many chunks, of their files, empty, since collection reads names
+only, and of a ninth more files that no map names; then runs `backy gc` on it as a process of its own,
+twice: the first run condemns these, the second what the marks of the first kept by chance. Writes
+bench/COLLECTION.md.
 
 Limits: needs an inode a chunk below DIR (default: bench/work); what it wrote is removed at the end.
 """
@@ -36,8 +37,8 @@ MOST_SECONDS = 120
 MOST_MIB = 340
 
 
-def write_job(base: str, number: int, ids: int) -> None:
-    """One job with one revision of `ids` chunks, and their files; a tenth more that nobody needs."""
+def write_job(base: str, number: int, ids: int) -> int:
+    """One job, one revision of `ids` chunks, their files, a ninth more that nobody needs: how many."""
     name = f"vm{number}"
     with Directory.open(base) as opened:
         source = SourceConfig("file", {"filename": "/nowhere"})
@@ -65,6 +66,7 @@ def write_job(base: str, number: int, ids: int) -> None:
         for at in range(0, len(idents), 32):
             ident = idents[at : at + 32].hex()
             os.mknod(f"{base}/chunks/{ident[:2]}/{ident}", 0o440)
+    return len(idents) // 32
 
 
 class Run(NamedTuple):
@@ -100,19 +102,18 @@ def main() -> None:
     base = options.folder / f"collection-{os.getpid()}"
     try:
         create(str(base), [], force=True, reserve_size=0)
-        used = options.chunks * 9 // 10
         begun = time.monotonic()
         jobs = [
-            (str(base), number, min(IDS_A_MAP, used - at))
-            for number, at in enumerate(range(0, used, IDS_A_MAP))
+            (str(base), number, min(IDS_A_MAP, options.chunks - at))
+            for number, at in enumerate(range(0, options.chunks, IDS_A_MAP))
         ]
         with multiprocessing.Pool(os.cpu_count()) as pool:
-            pool.starmap(write_job, jobs, chunksize=1)
+            names = sum(pool.starmap(write_job, jobs, chunksize=1))
         print(f"written in {time.monotonic() - begun:.0f} s", file=sys.stderr)
         runs = [measured(str(base)) for _ in range(2)]
     finally:
         shutil.rmtree(base, ignore_errors=True)
-    report = render(runs, used, options.chunks, machine.facts(options.folder))
+    report = render(runs, options.chunks, names, machine.facts(options.folder))
     (Path(__file__).parent / "COLLECTION.md").write_text(report)
     print(report)
 
