@@ -10,9 +10,10 @@ import pytest
 from crashsite import noise
 
 from backy.domain import delta
-from backy.domain.chunk import chunk_id
+from backy.domain.chunk import ChunkId, chunk_id
 from backy.ground import linux, lz4blocks
 from backy.ground.errors import EncodingFault
+from backy.operation import work
 from testsite import CHUNK, Site
 
 pytestmark = pytest.mark.proof("T27")
@@ -137,4 +138,30 @@ def test_a_fault_in_a_later_batch_leaves_only_whole_chunks(
     assert named > 5 + 30
     assert revision.stats.chunks_new < CALLS
     assert site.image.read_bytes() == site.restored(revision)
+    assert [] == site.verify().findings
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd:1", "none"])
+def test_a_bit_that_flips_after_the_chunk_was_hashed_is_found(
+    faultless: Site, monkeypatch: pytest.MonkeyPatch, codec: str
+) -> None:
+    """What is encoded then expands to what is in memory, and is not what its name says."""
+    site = faultless
+    site.codec = codec
+    before = {path.name for path in site.chunk_files()}
+    calls = iter(range(CALLS))
+
+    def flipping(plain: memoryview) -> ChunkId:
+        ident = chunk_id(plain)
+        if next(calls) == 36:
+            plain[100] ^= 1
+        return ident
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "chunk_id", flipping)
+        with pytest.raises(EncodingFault):
+            site.backup()
+
+    assert before == {path.name for path in site.chunk_files()}
+    assert site.image.read_bytes() == site.restored(site.backup())
     assert [] == site.verify().findings

@@ -1,15 +1,20 @@
 """After the commit: damage that a backup meets then is told of everybody whom it hurts."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from backy.domain.chunk import chunk_id
 from backy.domain.chunkmap import Entry
+from backy.domain.revision import Revision
 from backy.ground import failpoint, locks
 from backy.ground.errors import HistoryBusy, RevisionDamaged
+from backy.operation import aftermath
+from backy.repository import damage as damages
 from backy.repository import quarantine
 from backy.repository.repository import Repository
 from testsite import CHUNK, Site
@@ -88,3 +93,62 @@ def test_an_edit_that_hangs_in_one_job_keeps_no_other_from_being_marked(two_jobs
         os.close(fd)
 
     assert [0, 0, CHUNK] == damage(two_jobs)
+
+
+def lose_own(site: Site) -> None:
+    """A chunk goes without a trace, and verify tells of it."""
+    name = chunk_id(OWN).hex()
+    (site.chunks / name[:2] / name).unlink()
+    assert site.concluded().findings
+
+
+def test_what_verify_finds_missing_while_a_backup_runs_heals_with_it(two_jobs: Site) -> None:
+    """There is no case to be seen, but the parent is marked; the image still has the bytes."""
+    at_commit(lambda: lose_own(two_jobs))
+    two_jobs.image.write_bytes(CHANGED + OWN)
+
+    made = two_jobs.backup()
+
+    assert CHANGED + OWN == two_jobs.restored(made)
+    assert [0] * 3 == damage(two_jobs)
+
+
+def test_what_verify_finds_missing_while_a_backup_runs_is_marked(
+    two_jobs: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Verify lists the revisions before the commit and marks the parent after it: it looks once more."""
+    name = chunk_id(SHARED).hex()
+    (two_jobs.chunks / name[:2] / name).unlink()
+    two_jobs.image.write_bytes(SHARED + CHANGED)
+    refresh, made = damages.refresh, []
+
+    def between(*found: Any, **options: Any) -> Revision:
+        if not made:
+            made.append(two_jobs.backup())
+        return refresh(*found, **options)
+
+    monkeypatch.setattr(damages, "refresh", between)
+    two_jobs.concluded("vm")
+
+    assert 1 == len(made)
+    assert [CHUNK] * 3 == damage(two_jobs)
+
+
+def test_a_failure_of_one_look_keeps_no_other_from_being_done(
+    two_jobs: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The quarantine cannot be listed for a moment; what heals in the job's own records is noted."""
+    two_jobs.image.write_bytes(SHARED + CHANGED)
+    name = chunk_id(OWN).hex()
+    (two_jobs.chunks / name[:2] / name).unlink()
+    two_jobs.concluded("vm")
+    two_jobs.image.write_bytes(CHANGED + OWN)
+
+    def fail(_: Repository) -> bool:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(aftermath, "has_unreported", fail)
+        two_jobs.backup()
+
+    assert [0] * 3 == damage(two_jobs)

@@ -1,5 +1,6 @@
 """Damage is computed: what is in neither store nor trash, with deltas and bases; and who needs it."""
 
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -11,6 +12,8 @@ from backy.domain.chunkmap import NO_DISK, Entry, Layout
 from backy.domain.cycle import START, Cycle, advanced, finished
 from backy.domain.health import State, judge_store
 from backy.domain.revision import MapDigest, Revision, Trust, parse, serialise
+from backy.ground import locks
+from backy.ground.errors import HistoryBusy
 from backy.repository import damage, layout, quarantine
 from backy.repository.maps import MapWriter
 from backy.repository.repository import Job, Repository
@@ -150,6 +153,22 @@ def test_who_needs_a_chunk_is_found_with_its_ranges(
     assert ([("vm", UUID, tuple(ranges))] if ranges else []) == [
         (one.hurt.job, one.hurt.revision, one.hurt.ranges) for one in found
     ]
+
+
+def test_whose_record_is_right_waits_for_no_edit(
+    site: Site, repository: Repository, job: Job, revision: Revision
+) -> None:
+    """Looking for the chunks of a large image takes a while; the lock is held for it only to write."""
+    put(site, Entry(A), Entry(B, A), Entry(C))
+    fd = os.open(site.job / ".history", os.O_RDWR | os.O_CREAT)
+    try:
+        locks.wait_exclusive(fd)
+        assert revision == damage.refresh(repository.chunks, job.directory, UUID)
+        (site.chunks / layout.chunk_path(Entry(C))).unlink()
+        with pytest.raises(HistoryBusy):
+            damage.refresh(repository.chunks, job.directory, UUID)
+    finally:
+        os.close(fd)
 
 
 def test_a_damaged_map_is_damage_of_the_whole_image(

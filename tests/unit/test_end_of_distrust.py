@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from backy.domain.chunk import chunk_id
 from backy.domain.revision import Distrust, Revision, Trust
 from backy.ground.clock import SystemClock
 from backy.ground.directory import Directory
@@ -214,3 +215,40 @@ def test_what_could_not_be_read_counts_to_the_end_of_the_walk(
 
     assert walk(site).whole
     assert is_distrusted(site)
+
+
+@LOOKS
+def test_distrust_lasts_while_a_job_that_collection_knows_is_not_mounted(
+    site: Site, two: tuple[Revision, Revision], look: Callable[[Site], None]
+) -> None:
+    """Its records are what the distrust is about."""
+    assert 0 == site.cli("gc").returncode
+    kept = site.folder / "unmounted"
+    site.job.rename(kept)
+    site.job.mkdir()
+
+    with Repository.open(str(site.base)) as repository:
+        trust.forget_distrust(repository)
+    walk(site)
+    assert is_distrusted(site)
+
+    site.job.rmdir()
+    kept.rename(site.job)
+    look(site)
+    assert not is_distrusted(site)
+
+
+def test_a_backup_distrusts_the_store_again_for_a_record_that_does(
+    site: Site, two: tuple[Revision, Revision]
+) -> None:
+    """The mark went while the job was not mounted, and nobody knew the job: hits are read again."""
+    (site.chunks / "distrusted").unlink()
+    site.image.write_bytes(bytes([1]) * CHUNK)
+    name = chunk_id(bytes([1]) * CHUNK).hex()
+    spoil(site.chunks / name[:2] / name)
+
+    made = site.backup()
+
+    assert is_distrusted(site)
+    assert bytes([1]) * CHUNK == site.restored(made)
+    assert [] == [one for one in site.concluded().findings if one.revision == made.uuid]

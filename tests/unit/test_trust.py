@@ -119,7 +119,7 @@ def test_marking_does_not_wait_for_an_edit_that_hangs(
         with pytest.raises(HistoryBusy):
             trust.verified(job, revision)
         with pytest.raises(HistoryBusy):
-            damage.refresh(repository.chunks, job, revision.uuid)
+            damage.refresh(repository.chunks, job, revision.uuid, failed=True)
     finally:
         os.close(fd)
     assert Trust.VERIFIED is trust.verified(job, revision).trust

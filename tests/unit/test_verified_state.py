@@ -151,7 +151,7 @@ def look_quickly(site: Site) -> None:
 def test_a_verified_revision_that_cannot_be_read_any_more_is_verified_no_more(
     site: Site, revision: Revision, monkeypatch: pytest.MonkeyPatch, look: Callable[[Site], None]
 ) -> None:
-    """Nothing is lost as far as is known, but nobody can say that everything is good."""
+    """Nothing is known to be lost, but it is in doubt, so that a backup that has the bytes heals it."""
     site.concluded()
     assert [Trust.VERIFIED] == trusts(site)
 
@@ -159,7 +159,7 @@ def test_a_verified_revision_that_cannot_be_read_any_more_is_verified_no_more(
         lose_all_reads(patch, chunk_of(site))
         look(site)
 
-    assert [(Trust.TRUSTED, 0)] == [(one.trust, one.damaged) for one in site.history().revisions]
+    assert [(Trust.DISTRUSTED, 0)] == [(one.trust, one.damaged) for one in site.history().revisions]
     site.concluded()
     assert [Trust.VERIFIED] == trusts(site)
 
@@ -178,7 +178,7 @@ def test_other_revisions_stay_verified(
         lose_all_reads(patch, site.chunks / name[:2] / name)
         site.concluded()
 
-    assert [Trust.TRUSTED, Trust.VERIFIED] == trusts(site)
+    assert [Trust.DISTRUSTED, Trust.VERIFIED] == trusts(site)
 
 
 def test_a_verified_parent_that_a_backup_cannot_read_is_verified_no_more(

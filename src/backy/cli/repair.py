@@ -19,8 +19,9 @@ def command(options: Options, name: str | None, *, as_json: bool) -> None:
     """Fill damaged revisions from the live source.
 
     Reads the damaged ranges of all revisions of JOB, the newest first, from its source. Where that
-    still has the content, which a chunk's id proves, the chunk is stored anew. Exit code 0: nothing
-    is damaged any more, 1: something is.
+    still has the content, which a chunk's id proves, the chunk is stored anew. Of revisions that are
+    distrusted because of the store it reads all chunks, and replaces those that the disk does not
+    give. Exit code 0: nothing is damaged any more, 1: something is.
 
     \b
     Example:
@@ -55,8 +56,10 @@ def _tell(options: Options, done: Repaired) -> None:
             for lost in one.ranges
         ]
         click.echo(table(["Revision", "Still lost (offset+length)"], rows))
+    distrusted = f"{counted(done.distrusted, 'distrusted revision')}, " if done.distrusted else ""
     options.tell(
-        f"{counted(done.damaged, 'damaged revision')}, {counted(done.chunks, 'chunk')} stored anew, "
+        f"{counted(done.damaged, 'damaged revision')}, {distrusted}"
+        f"{counted(done.chunks, 'chunk')} stored anew, "
         f"{counted(len(done.left), 'revision')} still damaged"
     )
 

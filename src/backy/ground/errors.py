@@ -67,6 +67,17 @@ import os
 from dataclasses import dataclass
 from typing import ClassVar
 
+# How the kernel tells of a block that is bad or gone (blk_errors in its block/blk-core.c), and file
+# systems of a checksum of theirs that does not match (EUCLEAN, EBADMSG: XFS, ext4; EIO: btrfs, ZFS).
+_OF_THE_DISK = (
+    errno.EIO,
+    errno.EUCLEAN,
+    errno.EBADMSG,
+    errno.ENODATA,
+    errno.EILSEQ,
+    errno.EREMOTEIO,
+)
+
 
 @dataclass(eq=False, repr=False, match_args=False)
 class BackyError(Exception):
@@ -548,6 +559,15 @@ class ChunkUnreadable(DamageError):
 
     chunk: str
     code: int
+
+    @property
+    def blames_disk(self) -> bool:
+        """Whether it is the disk that does not give the bytes, or a checksum below us that denies them.
+
+        So rot shows on file systems with checksums of their own (btrfs, ZFS), and a bad sector on all.
+        What is left is a want of descriptors, memory, rights or time, which passes.
+        """
+        return self.code in _OF_THE_DISK
 
     @property
     def message(self) -> str:

@@ -171,7 +171,7 @@ class _Attempt:
             disks = [self._begun(stack, name, useless) for name in self._snapshots.disks]
             # After the parents were looked at, since that may have distrusted the store.
             hits = None
-            if trust.is_distrusted(repository.chunks):
+            if trust.is_distrusted_by(repository.chunks, job.directory):
                 hits = Hits(repository, self._findings)
             writer = ChunkWriter(repository.chunks, self._user.temporary)
             stack.callback(writer.abandon)
@@ -201,6 +201,7 @@ class _Attempt:
                 codec,
                 self._findings,
                 list(dict.fromkeys(uuid for one in disks for uuid in one.parent.bad)),
+                {one.parent.uuid for one in disks if one.parent.uuid is not None},
                 has_healed=any(one.has_healed for one in disks),
             )
             return revision

@@ -3,7 +3,8 @@
     frame = proven_frame(ident, buffer, length, encoder)
     frame = proven_delta(ident, buffer, length, ground, numbers, encoder)
 
-An encoder, a memory or a CPU that errs is found here; otherwise only a restore would tell.
+An encoder, a memory or a CPU that errs is found here; otherwise only a restore would tell. The buffer is
+hashed once more, since what flipped in it after the first time was encoded, and compares as equal.
 
 Limits: the buffer's first bytes are the chunk's.
 """
@@ -34,10 +35,7 @@ def proven_delta(
     numbers: Sequence[int],
     encoder: Encoder,
 ) -> list[chunk.Buffer]:
-    """The frame of the buffer's chunk as its blocks `numbers`: EncodingFault as above.
-
-    Laid on the base, whose bytes were proven, it is the chunk: so it need not be hashed once more.
-    """
+    """The frame of the buffer's chunk as blocks `numbers` of a proven base: EncodingFault as above."""
     frame = chunk.encode_delta(
         ident, buffer.view[:length], ground.base, ground.base_plain, ground.laid, encoder, numbers
     )
@@ -57,5 +55,5 @@ def _prove(
         fresh = chunk.expand_fresh(ident, frame, length, base_plain)
     except ChunkDamaged as error:
         raise EncodingFault(ident.hex(), str(encoder.codec)) from error
-    if not linux.equal(buffer, length, fresh):
+    if not linux.equal(buffer, length, fresh) or chunk.chunk_id(buffer.view[:length]) != ident:
         raise EncodingFault(ident.hex(), str(encoder.codec))

@@ -1,9 +1,12 @@
 """Healing: lost chunks are stored anew from a source that still has their content.
 
     healed = heal(repository, job, revision, {disk: snapshot}, user, codec)
+    healed = heal(repository, job, revision, {disk: snapshot}, user, codec, unread=True)
 
 A chunk's id proves its content, so the source may have changed, or change meanwhile: what hashes to
-the id is the chunk, at whatever time it was read. What replaces a damaged chunk is always full.
+the id is the chunk, at whatever time it was read. What replaces a damaged chunk is always full. With
+`unread` all that the revision needs is read, and what the disk does not give is lost, too; the new chunk
+takes its place in one step.
 
 Limits: the caller is a registered user; content that has moved to another offset or disk is not looked
 for.
@@ -11,7 +14,7 @@ for.
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 from backy.domain.chunk import ChunkId, Codec, Encoder, chunk_id
@@ -73,8 +76,13 @@ def heal(
     snapshots: Mapping[str, Snapshot],
     user: User,
     codec: Codec,
+    *,
+    unread: bool = False,
 ) -> Healed:
-    """Store what a revision has lost and its disks still have; RevisionGone, StorageFailed."""
+    """Store what a revision has lost and its disks still have; RevisionGone, StorageFailed.
+
+    `unread`: also what the disk of the store does not give.
+    """
     left: list[LostRange] = []
     stored: set[Entry] = set()
     buffer = linux.Buffer(repository.format.chunk_size)
@@ -82,14 +90,20 @@ def heal(
     with ExitStack() as stack:
         writer = ChunkWriter(repository.chunks, user.temporary)
         stack.callback(writer.abandon)
-        for lost in damage.lost_of(repository.chunks, job.directory, revision):
+        found = damage.lost_of(repository.chunks, job.directory, revision)
+        if unread:
+            found = chain(found, damage.unread_of(repository, job.directory, revision))
+        for lost in found:
             if lost.entry is None or not _read(snapshots.get(lost.disk), lost, buffer):
                 left.append(LostRange(lost.disk, lost.offset, lost.length))
                 continue
             full = Entry(lost.entry.ident)
-            if full not in stored and writer.claim(full):
+            if full not in stored:
                 frame = proven_frame(full.ident, buffer, lost.length, encoder)
-                writer.store(full, frame)
+                if writer.claim(full):
+                    writer.store(full, frame)
+                elif lost.is_there:
+                    writer.replace(full, frame)
             stored.add(full)
         if stored:
             writer.finish()

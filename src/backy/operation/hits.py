@@ -6,8 +6,9 @@
 
 Once for each chunk file: that a delta is good says nothing of the full chunk of the same id, and the
 other way round. One that proves to be bad is moved aside, so that its name is free for a new one.
-What cannot be read is no proof of damage and cannot be replaced, so it counts, and `unread` says that
-the revision may not be believed.
+What the disk does not give, however often it is asked, is no proof of damage; but who asks has the same
+content at hand, so it is *spoilt*: to be replaced, in one step. What cannot be read for another reason
+counts, and `unread` says that the revision may not be believed.
 
 Limits: serves several threads; each has its own reader. Remembers a quarter of a million files.
 """
@@ -59,6 +60,7 @@ class Hits:
         self._repository = repository
         self._findings = findings
         self._proven: set[Entry] = set()
+        self._spoilt: set[Entry] = set()
         self._lock = threading.Lock()
 
     def reader(self) -> ChunkReader:
@@ -71,6 +73,11 @@ class Hits:
             if len(self._proven) >= _REMEMBERED:
                 self._proven.clear()
             self._proven.add(entry)
+            self._spoilt.discard(entry)
+
+    def is_spoilt(self, entry: Entry) -> bool:
+        """Whether the disk did not give this file, so that it does not hold what was asked for."""
+        return entry in self._spoilt
 
     def holds(self, reader: ChunkReader, entry: Entry, *, pending: bool = False) -> bool:
         """Whether the file that an entry names may be counted on; StorageFailed.
@@ -80,13 +87,17 @@ class Hits:
         """
         if entry in self._proven:
             return True
+        blames_disk = False
         for _ in range(_TRIES):
             try:
                 reader.prove_file(entry)
             except ChunkMissing:
                 return pending
-            except ChunkUnreadable:
-                break
+            except ChunkUnreadable as error:
+                blames_disk = error.blames_disk
+                if not blames_disk:
+                    break
+                continue
             except ChunkDamaged:
                 if self._findings.set_aside(entry):
                     return False
@@ -94,7 +105,9 @@ class Hits:
                 continue
             self.note(entry)
             return True
-        if entry.base is not None:
-            return False
-        self.unread = True
-        return True
+        if entry.base is None and blames_disk:
+            with self._lock:
+                self._spoilt.add(entry)
+        counts = entry.base is None and not blames_disk
+        self.unread = self.unread or counts
+        return counts

@@ -3,17 +3,19 @@
     done = repair(repository, job, group, codec, clock, progress)
 
 A chunk's id proves its content, so it does not matter that the source has changed since: what hashes
-to the id is the chunk. Nothing is removed, and nothing is replaced: a chunk that was moved aside gets
-a full new one in the store. Killed at any point it has lost nothing, and can be repeated.
+to the id is the chunk. Nothing is removed: a chunk that was moved aside gets a full new one in the
+store. Of revisions that are distrusted because of the store it reads everything, and puts a new chunk in
+the place of one that the disk does not give. Killed at any point it has lost nothing, and can be
+repeated.
 
-Limits: of what is known to be lost; `backy verify` finds it.
+Limits: of what is known to be lost or in doubt; `backy verify` finds it.
 """
 
 from contextlib import ExitStack
 from typing import NamedTuple
 
 from backy.domain.chunk import Codec
-from backy.domain.revision import Revision
+from backy.domain.revision import Distrust, Revision
 from backy.ground.clock import Clock
 from backy.ground.errors import RevisionGone
 from backy.operation.heal import LostRange, heal
@@ -34,9 +36,10 @@ class Unhealed(NamedTuple):
 
 
 class Repaired(NamedTuple):
-    """What a repair did; `damaged` counts the revisions that it looked at."""
+    """What a repair did; `damaged` and `distrusted` count the revisions that it looked at."""
 
     damaged: int
+    distrusted: int
     chunks: int
     healed: int
     left: tuple[Unhealed, ...]
@@ -59,15 +62,16 @@ def repair(
         stack.enter_context(job.backing_up())
         user = stack.enter_context(registered(repository.chunks, job.name, clock.now()))
         repository.read_format()
-        wanted = _damaged(repository, job)
+        wanted = _wanted(repository, job)
         chunks = 0
         left = []
         snapshots = stack.enter_context(group.live())
         progress.begin("repair", len(wanted), "revisions")
         try:
             for revision in reversed(wanted):
+                doubted = _is_doubted(revision)
                 try:
-                    done = heal(repository, job, revision, snapshots, user, codec)
+                    done = heal(repository, job, revision, snapshots, user, codec, unread=doubted)
                     damage.refresh(repository.chunks, job.directory, revision.uuid)
                 except RevisionGone:
                     continue
@@ -78,15 +82,22 @@ def repair(
         finally:
             progress.end()
         healed = note_healed(repository, clock, "repair")
-        return Repaired(len(wanted), chunks, healed, tuple(left))
+        distrusted = sum(map(_is_doubted, wanted))
+        return Repaired(len(wanted) - distrusted, distrusted, chunks, healed, tuple(left))
 
 
-def _damaged(repository: Repository, job: Job) -> list[Revision]:
-    """What is damaged by the records, or by a case that nobody has completed yet."""
+def _is_doubted(revision: Revision) -> bool:
+    """Whether it is distrusted because of the store."""
+    return revision.is_distrusted and revision.distrust is Distrust.STORE
+
+
+def _wanted(repository: Repository, job: Job) -> list[Revision]:
+    """What is damaged by the records, or by a case that nobody has completed yet, or is in doubt."""
     found = []
     for one in histories.load(job.directory).revisions:
         try:
-            if any(damage.lost_of(repository.chunks, job.directory, one)) or one.damaged:
+            lost = any(damage.lost_of(repository.chunks, job.directory, one))
+            if lost or one.damaged or _is_doubted(one):
                 found.append(one)
         except RevisionGone:
             continue

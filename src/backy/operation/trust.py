@@ -19,7 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from backy.domain.chunkmap import Entry
-from backy.domain.revision import Revision, Trust
+from backy.domain.revision import Distrust, Revision, Trust
 from backy.ground.clock import Clock
 from backy.ground.errors import (
     BackyError,
@@ -33,6 +33,7 @@ from backy.ground.errors import (
 from backy.ground.tries import Tries
 from backy.operation.verify import Kind, Result, Selected
 from backy.repository import damage, layout, quarantine, trust
+from backy.repository.damage import Needing
 from backy.repository.quarantine import Case, Hurt, Report
 from backy.repository.repository import Repository
 
@@ -74,6 +75,8 @@ def conclude(
     with tries.one():
         done = done._replace(verified=_mark(repository, selection, result, is_aside, quick=quick))
     with tries.one():
+        distrust_denied(repository, result.denied)
+    with tries.one():
         trust.forget_distrust(repository)
     return done._replace(failed=None if tries.first is None else _sentence(repository, tries.first))
 
@@ -83,6 +86,23 @@ def _sentence(repository: Repository, failure: Exception) -> str:
         return failure.message
     code = failure.errno if isinstance(failure, OSError) else None
     return f"{repository.base.path}: {os.strerror(code or 0)}."
+
+
+def distrust_denied(repository: Repository, owners: Collection[tuple[str, str]]) -> None:
+    """Distrust revisions, as (job, UUID), that need a chunk which the disk does not give.
+
+    It cannot be proven to be bad, nor be moved aside. But from now on backups read what they hit, and
+    whoever has its content puts it in its place. A job in which that fails keeps no other from it.
+    StorageFailed, HistoryBusy.
+    """
+    if not owners:
+        return
+    tries = Tries(StorageFailed, HistoryBusy)
+    with trust.distrusting(repository.chunks):
+        for name, uuid in sorted(owners):
+            with tries.one(), suppress(JobMissing, *_NOT_THERE), repository.job(name) as job:
+                trust.distrust(job.directory, uuid, Distrust.STORE, patient=False)
+    tries.end()
 
 
 def files_of(entry: Entry) -> tuple[Entry, ...]:
@@ -170,13 +190,20 @@ def settle(
                 bad[case] = fault.message
     hurt: dict[Entry, list[Hurt]] = {}
     moved = {case.chunk for case in bad if case.chunk is not None}
-    asked = Tries(StorageFailed)
-    with asked.one():
-        for found in damage.needing(repository, moved | set(missing)):
-            hurt.setdefault(found.chunk, []).append(found.hurt)
-    damaged = refresh_hurt(repository, [one for listed in hurt.values() for one in listed])
+    asking = Tries(StorageFailed)
+    asked: set[tuple[str, str]] = set()
+    damaged = 0
+    # Of what is missing without a case, a backup that commits meanwhile learns only by its parent, which
+    # is marked by the first look.
+    for suspects in (moved | set(missing), missing):
+        found: list[Needing] = []
+        with asking.one():
+            found += damage.needing(repository, suspects, asked)
+        for one in found:
+            hurt.setdefault(one.chunk, []).append(one.hurt)
+        damaged += refresh_hurt(repository, [one.hurt for one in found])
     # No report while a job cannot be read that the case may hurt, too.
-    asked.end()
+    asking.end()
     for case, why in bad.items():
         assert case.chunk is not None
         report = Report(

@@ -90,7 +90,8 @@ class Result(NamedTuple):
     """Findings by job, revision and offset, and how much was looked at.
 
     `proven` are the revisions, as (job, UUID), of which everything was read and is good; `unread` those
-    of which something could not be read: it may be good, it may be bad. Others are damaged.
+    of which something could not be read: it may be good, it may be bad; `denied`, among these, those of
+    which the disk did not give a chunk. Others are damaged.
     """
 
     findings: list[Finding]
@@ -98,6 +99,7 @@ class Result(NamedTuple):
     chunks: int
     proven: frozenset[tuple[str, str]]
     unread: frozenset[tuple[str, str]]
+    denied: frozenset[tuple[str, str]]
 
 
 def verify(
@@ -124,9 +126,9 @@ def verify(
     findings.sort(key=lambda one: (one.job, one.revision, one.disk, one.ranges))
     selected = {(one.job.name, revision.uuid) for one in selection for revision in one.revisions}
     bad = {(one.job, one.revision) for one in findings}
-    return Result(
-        findings, len(selected), chunks, frozenset(selected - bad - maps.unread), frozenset(maps.unread)
-    )
+    proven = frozenset(selected - bad - maps.unread)
+    unread, denied = frozenset(maps.unread), frozenset(maps.denied)
+    return Result(findings, len(selected), chunks, proven, unread, denied)
 
 
 def _structure(selected: Selected) -> Iterator[Finding]:
@@ -169,12 +171,13 @@ class _Maps:
     """All maps that are to be verified; one that fails, at whatever look, is used no more.
 
     `findings` say why. `unread` are the revisions of which something was not read: of one that was
-    forgotten that is no finding, but nobody may say either that it is good.
+    forgotten that is no finding, but nobody may say either that it is good. `denied`: see `Result`.
     """
 
     def __init__(self, selection: Sequence[Selected]) -> None:
         self.findings: list[Finding] = []
         self.unread: set[tuple[str, str]] = set()
+        self.denied: set[tuple[str, str]] = set()
         self._maps = [
             _Map(one.job, revision, wanted)
             for one in selection
@@ -285,8 +288,11 @@ class _Pass:
         for one, span, need in self._maps.needs(self._low, self._high):
             if need in self._bad:
                 ranges.setdefault((one, need), []).append(span)
-                if isinstance(self._bad[need], ChunkUnreadable):
+                error = self._bad[need]
+                if isinstance(error, ChunkUnreadable):
                     self._maps.unread.add(one.owner)
+                    if error.blames_disk:
+                        self._maps.denied.add(one.owner)
         return [
             one.finding(Kind.CHUNK, chunk_name(need.entry), spans, said_of(need.entry, self._bad[need]))
             for (one, need), spans in ranges.items()

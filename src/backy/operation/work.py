@@ -237,7 +237,6 @@ class Worker:
         if parent is not None and parent.ident == ident and not whole and self._holds(parent):
             run.counts.add(hit=1)
             return _Made(parent)
-        full = Entry(ident)
         if run.delta and not whole and parent is not None and parent != ZERO_ENTRY:
             known = self._known(ident, parent)
             if known is not None:
@@ -245,9 +244,19 @@ class Worker:
             made = self._leaning(ident, length, parent, ground, blocks)
             if made is not None:
                 return made
+        return self._in_full(ident, length)
+
+    def _in_full(self, ident: ChunkId, length: int) -> _Made:
+        """The buffer's chunk in full: a hit, or claimed for us, or put in the place of a spoilt one."""
+        run, full = self._run, Entry(ident)
         while not run.writer.claim(full):
             if self._holds(full, pending=True):
                 run.counts.add(hit=1)
+                return _Made(full)
+            if run.hits is not None and run.hits.is_spoilt(full):
+                run.writer.replace(full, proven_frame(ident, self._buffer, length, self._encoder))
+                run.hits.note(full)
+                run.counts.add(new=length)
                 return _Made(full)
         if run.hits is not None:
             run.hits.note(full)

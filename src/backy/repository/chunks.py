@@ -1,9 +1,9 @@
 """The chunk store, as two capabilities: reading chunks, and adding new ones.
 
 `ChunkReader` finds a chunk in the store or, if collection condemned it meanwhile, in the trash, and
-returns bytes that are proven to be the chunk's. `ChunkWriter` adds chunks in durable batches. A
-writer never looks into the trash: what lies there may be purged before its revision exists. Neither
-can remove anything.
+returns bytes that are proven to be the chunk's. `ChunkWriter` adds chunks in durable batches, or puts
+one in the place of its own file that the disk does not give. A writer never looks into the trash: what
+lies there may be purged before its revision exists. Neither can remove anything.
 
     reader.read(Entry(ident))                    plain bytes, or ChunkMissing, ChunkDamaged, …
     if writer.claim(entry): writer.store(entry, frame)
@@ -84,7 +84,10 @@ class ChunkReader:
             raise
 
     def prove(self, entry: Entry) -> int:
-        """As `prove_file`; of a delta that is missing, or whose base is, the full chunk in its place."""
+        """As `prove_file`; of a delta that is missing, or whose base is, the full chunk in its place.
+
+        The same for what the disk does not give, which nobody can move aside.
+        """
         return self._or_full(entry, self.prove_file)
 
     def prove_file(self, entry: Entry) -> int:
@@ -117,8 +120,9 @@ class ChunkReader:
     def _or_full(self, entry: Entry, look: Callable[[Entry], int]) -> int:
         try:
             return look(entry)
-        except ChunkMissing:
-            if entry.base is None:
+        except (ChunkMissing, ChunkUnreadable) as error:
+            passing = isinstance(error, ChunkUnreadable) and not error.blames_disk
+            if entry.base is None or passing:
                 raise
             # What heals a delta, or stands in for one whose base is gone.
             with suppress(ChunkMissing):
@@ -250,6 +254,23 @@ class ChunkWriter:
         batch.files.write(path[3:], frame)
         if self._ended(batch):
             self._publish(batch)
+
+    def replace(self, entry: Entry, frame: Sequence[durable.Bytes]) -> None:
+        """Put a frame in the place of a chunk's file that the disk does not give; lasts after `finish`.
+
+        In one step, so that a reader finds one or the other. The caller has proven the frame; the old
+        file could hold nothing but the same content.
+        """
+        path = layout.chunk_path(entry)
+        content = b"".join(frame)
+        temporary = f"{path[3:]}.again"
+        # One at a time: two threads may have met the same content.
+        with self._sync_lock, self._chunks.enter(path[:2]) as folder:
+            durable.publish(self._temporary, temporary, content)
+            durable.move(self._temporary, temporary, folder, path[3:])
+        with self._lock:
+            self.stored_files += 1
+            self.stored_bytes += len(content)
 
     def finish(self) -> None:
         """Publish what is left, then make all names last, also those of other writers that we hit."""

@@ -13,7 +13,7 @@ Maps are read past the page cache, which still has the good bytes after a failed
 
 Limits: presence only; whether a file holds what it should is for verify to find out. A record is
 edited under `.history`, and what is lost is computed there, so that no older answer overwrites a
-newer one.
+newer one; where nothing is lost and none was, nothing is written.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -22,8 +22,12 @@ from typing import NamedTuple
 
 from backy.domain.chunkmap import PAGE_ENTRIES, Entry
 from backy.domain.revision import MapDigest, Revision
+from backy.ground import durable
 from backy.ground.directory import Directory
 from backy.ground.errors import (
+    ChunkDamaged,
+    ChunkMissing,
+    ChunkUnreadable,
     FormatUnknown,
     HistoryBusy,
     JobMissing,
@@ -36,6 +40,7 @@ from backy.ground.errors import (
 from backy.ground.tries import Tries
 from backy.repository import history as histories
 from backy.repository import layout, quarantine
+from backy.repository.chunks import ChunkReader
 from backy.repository.maps import MapReader, open_pinned
 from backy.repository.quarantine import Hurt
 from backy.repository.repository import Repository
@@ -46,12 +51,16 @@ _PAGES_REMEMBERED = 200_000
 
 
 class Lost(NamedTuple):
-    """A chunk of an image that cannot be restored now; of a damaged map, all of it without entry."""
+    """A chunk of an image that cannot be restored now; of a damaged map, all of it without entry.
+
+    `is_there`: its file is, but the disk does not give it.
+    """
 
     disk: str
     offset: int
     length: int
     entry: Entry | None
+    is_there: bool = False
 
 
 class Needing(NamedTuple):
@@ -75,6 +84,23 @@ def lost_of(chunks: Directory, job: Directory, revision: Revision) -> Iterator[L
         except MapDamaged:
             if wanted.image_size:
                 yield Lost(wanted.disk, 0, wanted.image_size, None)
+
+
+def unread_of(repository: Repository, job: Directory, revision: Revision) -> Iterator[Lost]:
+    """What of a revision the disk of the store does not give, by reading all of it; RevisionGone."""
+    chunks = ChunkReader(repository.chunks, repository.format.chunk_size, fresh=True)
+    for wanted in revision.maps:
+        with suppress(MapDamaged), open_pinned(job, revision.uuid, wanted, fresh=True) as reader:
+            for index, entry in reader.used():
+                try:
+                    chunks.read(entry)
+                except ChunkUnreadable as error:
+                    if error.blames_disk:
+                        offset = index * reader.layout.chunk_size
+                        length = reader.layout.length_of(index)
+                        yield Lost(wanted.disk, offset, length, entry, is_there=True)
+                except (ChunkDamaged, ChunkMissing):
+                    continue
 
 
 def is_readable(job: Directory, revision: Revision, wanted: MapDigest) -> bool:
@@ -102,6 +128,11 @@ def refresh(chunks: Directory, job: Directory, uuid: str, *, failed: bool = Fals
         after = revision.with_damage(min(lost, revision.image_size))
         return after.without_proof() if failed else after
 
+    before = histories.read(job, uuid)
+    if not (failed or before.damaged or any(lost_of(chunks, job, before))):
+        # Mostly so, and there is nothing to write: nobody need wait while a large image is looked for.
+        durable.sync_directory(job)
+        return before
     # Verify runs beside everything, also beside an edit that is frozen.
     return histories.edit(job, uuid, change, patient=False)
 
@@ -115,16 +146,26 @@ def refresh_all(repository: Repository, wanted: Callable[[Revision], bool]) -> l
     tries = Tries(StorageFailed, HistoryBusy)
     for name in repository.directories():
         with tries.one(), suppress(JobMissing), repository.job(name) as job:
-            for revision in histories.load(job.directory).revisions:
-                if wanted(revision):
-                    with suppress(RevisionGone, RecordDamaged, FormatUnknown):
-                        found.append(refresh(repository.chunks, job.directory, revision.uuid))
+            seen: set[str] = set()
+            # Once more for what was committed meanwhile, and saw its parent before that was marked.
+            while fresh := [
+                one for one in histories.load(job.directory).revisions if one.uuid not in seen
+            ]:
+                for revision in fresh:
+                    seen.add(revision.uuid)
+                    if wanted(revision):
+                        with suppress(RevisionGone, RecordDamaged, FormatUnknown):
+                            found.append(refresh(repository.chunks, job.directory, revision.uuid))
     tries.end()
     return found
 
 
-def needing(repository: Repository, suspects: Collection[Entry]) -> Iterator[Needing]:
+def needing(
+    repository: Repository, suspects: Collection[Entry], asked: set[tuple[str, str]] | None = None
+) -> Iterator[Needing]:
     """Whom these chunks hurt: the revisions of all jobs that are there now.
+
+    Those that are in `asked`, as (job, UUID), are left out, and all others put there.
 
     A base hurts whoever has a delta on it. Jobs and histories are listed here and not before, since a
     revision that is committed later looks into the quarantine itself. A job that cannot be read keeps no
@@ -137,6 +178,10 @@ def needing(repository: Repository, suspects: Collection[Entry]) -> Iterator[Nee
         with tries.one(), suppress(JobMissing), repository.job(name) as job:
             unhurt: set[bytes] = set()
             for revision in histories.load(job.directory).revisions:
+                if asked is not None:
+                    if (name, revision.uuid) in asked:
+                        continue
+                    asked.add((name, revision.uuid))
                 for wanted in revision.maps:
                     with (
                         suppress(RevisionGone, MapDamaged),

@@ -74,7 +74,7 @@ def load(job: Directory) -> History:
     committed.update(uuid for uuid in mapped - recorded if job.has(uuid + layout.RECORD))
     for uuid in committed:
         try:
-            revisions.append(_read(job, uuid))
+            revisions.append(read(job, uuid))
         except RevisionGone:
             continue
         except (RecordDamaged, FormatUnknown) as error:
@@ -124,7 +124,7 @@ def edit(
     nothing was to be changed.
     """
     with _held(job, patient=patient):
-        before = _read(job, uuid)
+        before = read(job, uuid)
         after = change(before)
         if after != before:
             durable.replace(job, uuid + layout.RECORD, records.serialise(after))
@@ -146,7 +146,7 @@ def forget(job: Directory, uuid: str, check: Callable[[Revision], None] | None =
     with _held(job):
         record, forgotten = uuid + layout.RECORD, uuid + layout.FORGOTTEN
         if check is not None:
-            check(_read(job, uuid))
+            check(read(job, uuid))
         if job.has(record):
             try:
                 durable.rename(job, record, forgotten)
@@ -181,8 +181,8 @@ def _held(job: Directory, *, patient: bool = True) -> Iterator[None]:
         os.close(fd)
 
 
-def _read(job: Directory, uuid: str) -> Revision:
-    """A committed record; RevisionGone, RecordDamaged, FormatUnknown."""
+def read(job: Directory, uuid: str) -> Revision:
+    """What a committed record says; RevisionGone, RecordDamaged, FormatUnknown."""
     name = uuid + layout.RECORD
     path = job.file_path(name)
     try:

@@ -33,7 +33,7 @@ from backy.domain.revision import Distrust, Revision, Trust
 from backy.ground import durable, locks
 from backy.ground.directory import Directory
 from backy.ground.errors import HistoryBusy, JobMissing, RevisionGone, StorageFailed
-from backy.repository import damage, layout
+from backy.repository import damage, layout, remembered
 from backy.repository import history as histories
 from backy.repository.repository import Repository
 
@@ -47,6 +47,23 @@ _TRIES = 5
 def is_distrusted(chunks: Directory) -> bool:
     """Whether chunks have to be read again before they count."""
     return chunks.has(layout.DISTRUSTED)
+
+
+def is_distrusted_by(chunks: Directory, job: Directory) -> bool:
+    """As `is_distrusted`, or because a job's own record says so; the marker is there afterwards.
+
+    It was removed while the job's disk was not mounted. StorageFailed, HistoryBusy.
+    """
+    if is_distrusted(chunks):
+        return True
+    if not any(map(_blames_store, histories.load(job).revisions)):
+        return False
+    with distrusting(chunks):
+        return True
+
+
+def _blames_store(revision: Revision) -> bool:
+    return revision.is_distrusted and revision.distrust is Distrust.STORE
 
 
 @contextmanager
@@ -179,7 +196,9 @@ def end_distrust(repository: Repository, word: str) -> bool:
 
 def _forget(repository: Repository) -> bool:
     """Remove the marker unless a record speaks against it; the lock is held."""
-    if _any_unreadable(repository) or any(True for _ in _distrusted(repository)):
+    if _any_absent(repository) or _any_unreadable(repository):
+        return False
+    if any(True for _ in _distrusted(repository)):
         return False
     durable.remove(repository.chunks, layout.DISTRUSTED)
     durable.sync_directory(repository.chunks)
@@ -191,8 +210,17 @@ def _distrusted(repository: Repository) -> Iterator[tuple[str, Revision]]:
     for name in repository.jobs():
         with suppress(JobMissing), repository.job(name) as job:
             for one in histories.load(job.directory).revisions:
-                if one.is_distrusted and one.distrust is Distrust.STORE:
+                if _blames_store(one):
                     yield name, one
+
+
+def _any_absent(repository: Repository) -> bool:
+    """Whether a job that collection knows is not there, perhaps since its disk is not mounted."""
+    try:
+        known = remembered.read_known(repository.chunks).jobs
+    except ValueError:
+        return True
+    return bool(known.keys() - set(repository.jobs()))
 
 
 def _any_unreadable(repository: Repository) -> bool:
