@@ -143,6 +143,22 @@ def test_a_store_that_is_not_whole_is_told(backed_up: Site, part: str) -> None:
         )
 
 
+def test_a_copy_without_empty_folders_can_be_read(backed_up: Site, tmp_path: Path) -> None:
+    """Some tools leave them out, and nobody can make them on a disk that is read-only: restore works."""
+    for path in backed_up.chunks.iterdir():
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+    target = tmp_path / "restored.raw"
+
+    with unchanged(backed_up):
+        listed = backed_up.cli("status", "--json")
+        refused(backed_up.cli("gc"), 1, "with mkdir where they were empty")
+    restored = backed_up.cli("restore", str(target))
+
+    assert [0, 0] == [listed.returncode, restored.returncode], restored.stderr
+    assert backed_up.image.read_bytes() == target.read_bytes()
+
+
 def test_a_damaged_format_file_is_told(backed_up: Site) -> None:
     """It is not taken for a missing one, so nothing is made over it."""
     path = backed_up.chunks / "format"

@@ -25,6 +25,6 @@ def command(options: Options, spec: str, *, as_json: bool) -> None:
     Example:
       backy -b /srv/backy/vm01 find -r 'tag:daily & 2026-11-01..'
     """
-    with options.opened_job() as (_, job):
+    with options.opened_job(whole=False) as (_, job):
         found = choose(histories.load(job.directory), spec, job.name)
         click.echo(json(found) if as_json else "\n".join(one.uuid for one in found))

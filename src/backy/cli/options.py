@@ -66,17 +66,17 @@ class Options(NamedTuple):
         return locate(self.base_path(), self.job)
 
     @contextmanager
-    def opened(self) -> Iterator[tuple[Repository, str | None]]:
-        """The repository, and the name of the job if one was given."""
+    def opened(self, *, whole: bool = True) -> Iterator[tuple[Repository, str | None]]:
+        """The repository, `whole` or as far as it is there, and the name of the job if one was given."""
         place = self.place()
-        with Repository.open(place.base) as repository:
+        with Repository.open(place.base, whole=whole) as repository:
             yield repository, place.job
 
     @contextmanager
-    def opened_job(self) -> Iterator[tuple[Repository, Job]]:
-        """The repository and the job: the one that was named, or the only one there is."""
+    def opened_job(self, *, whole: bool = True) -> Iterator[tuple[Repository, Job]]:
+        """The repository, as `opened`, and the job: the one that was named, or the only one there is."""
         with (
-            self.opened() as (repository, name),
+            self.opened(whole=whole) as (repository, name),
             # An empty name (-j "$UNSET") is refused, not taken for none.
             repository.job(only_job(repository) if name is None else name) as job,
         ):

@@ -73,7 +73,7 @@ def command(
     keep_freed_memory()
     clock = SystemClock()
     started = clock.monotonic()
-    with options.opened_job() as (repository, job), options.log_for(job) as log:
+    with options.opened_job(whole=False) as (repository, job), options.log_for(job) as log:
         revision = choose_one(histories.load(job.directory), spec, job.name)
         chosen = choose_disk(revision, disk)
         name = chosen.disk if chosen else ""

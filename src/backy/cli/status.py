@@ -38,11 +38,11 @@ def command(options: Options, spec: str | None, *, stats: bool, as_json: bool, a
       backy -b /srv/backy/vm01 status
       backy -b /srv/backy status --json
     """
-    with options.opened() as (repository, name):
+    with options.opened(whole=False) as (repository, name):
         if name is None and spec is None:
             _show_jobs(repository, as_json=as_json, as_yaml=as_yaml)
             return
-    with options.opened_job() as (_, job):
+    with options.opened_job(whole=False) as (_, job):
         history = histories.load(job.directory)
         revisions = list(history.revisions) if spec is None else choose(history, spec, job.name)
         if as_json:

@@ -320,12 +320,17 @@ class _OpenBatch:
         self.writing += 1
 
 
-def check_fanout(chunks: Directory) -> None:
-    """Refuse a store whose parts are missing or are links: RepositoryRefused."""
-    real = {name for name, is_directory in chunks.scan() if is_directory}
+def check_fanout(chunks: Directory, *, whole: bool) -> None:
+    """Refuse a store whose parts are missing or are links: RepositoryRefused.
+
+    If it need not be `whole`, since it is only read, parts may be missing: a copy may have left out
+    folders that were empty.
+    """
+    found = dict(chunks.scan())
     wanted = {*layout.FANOUT, layout.TEMPORARY, layout.USERS, layout.TRASH, layout.QUARANTINE}
-    missing = sorted(wanted - real)
-    if missing:
-        raise RepositoryRefused(
-            chunks.path, f"{missing[0]} is not a directory: the store is not whole, restore its folders"
-        )
+    for name in sorted(wanted):
+        if not found.get(name, not whole):
+            why = "restore its folders, with mkdir where they were empty"
+            raise RepositoryRefused(
+                chunks.path, f"{name} is not a directory: the store is not whole, {why}"
+            )

@@ -121,10 +121,10 @@ class Repository:
         self.format = self.read_format()
 
     @classmethod
-    def open(cls, path: str) -> "Repository":
+    def open(cls, path: str, *, whole: bool = True) -> "Repository":
         """Open by path; NotARepository, FormatUnknown, RepositoryRefused, StorageFailed.
 
-        Writes nothing.
+        Writes nothing. Who only reads needs no `whole` store: empty folders may be missing.
         """
         try:
             base = Directory.open(path)
@@ -140,7 +140,7 @@ class Repository:
             raise NotARepository(path, hint) from error
         try:
             repository = cls(base, chunks)
-            check_fanout(chunks)
+            check_fanout(chunks, whole=whole)
         except BaseException:
             chunks.close()
             base.close()
