@@ -218,6 +218,21 @@ def test_what_cannot_be_read_is_named_and_not_counted(site: Site) -> None:
     ]
 
 
+def test_a_damaged_page_and_a_lost_record_are_named(site: Site) -> None:
+    """What the page told is not known, so the others' figures may be too high, and that is said."""
+    damaged, lost, _ = (back_up(site, seed) for seed in range(3))
+    path = site.job / f"{damaged.uuid}.map"
+    content = bytearray(path.read_bytes())
+    content[200] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(content)
+    (site.job / f"{lost.uuid}.rev").unlink()
+
+    found = json.loads(backy("-b", str(site.base), "du", "--json").out)["unreadable"]
+
+    assert {f"vm/{one.uuid}" for one in (damaged, lost)} == set(found)
+
+
 def test_a_chunk_that_is_missing_takes_no_space(site: Site) -> None:
     """It is verify's to tell."""
     back_up(site, 1, chunks=1)

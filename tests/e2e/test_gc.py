@@ -154,6 +154,13 @@ def test_a_hostile_name_does_not_steer_the_terminal(site: Site) -> None:
 # ..What it refuses............................................................................
 
 
+def test_a_name_that_is_not_utf8_is_escaped_in_json(site: Site) -> None:
+    """JSON has no other way to tell of it."""
+    (site.chunks / "00" / os.fsdecode(b"b\xff")).touch()
+
+    assert [str(site.chunks / "00" / "b\\xff")] == document(site)["foreign"]
+
+
 def test_a_second_gc_is_refused(site: Site, kept: Revision) -> None:
     """At once, with one sentence."""
     with Repository.open(str(site.base)) as repository, collecting(repository.chunks), unchanged(site):

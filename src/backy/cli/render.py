@@ -8,6 +8,7 @@
 Limits: one line a row, cells are not wrapped, so that grep and awk work on them.
 """
 
+import os
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -29,8 +30,25 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[
 
 
 def json(document: object) -> str:
-    """Indented JSON; records, enums and times as in the revision records."""
-    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    """Indented JSON; records, enums and times as in the revision records.
+
+    Of a file's name that is not UTF-8, as that of a stranger's file may be, the odd bytes are escaped.
+    """
+    try:
+        encoded = msgspec.json.encode(document)
+    except UnicodeEncodeError:
+        encoded = msgspec.json.encode(_escaped(msgspec.to_builtins(document)))
+    return msgspec.json.format(encoded, indent=2).decode()
+
+
+def _escaped(document: object) -> object:
+    if isinstance(document, str):
+        return os.fsencode(document).decode(errors="backslashreplace")
+    if isinstance(document, (list, tuple)):
+        return [_escaped(one) for one in document]
+    if isinstance(document, dict):
+        return {name: _escaped(one) for name, one in document.items()}
+    return document
 
 
 def counted(number: int, noun: str) -> str:

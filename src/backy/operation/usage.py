@@ -12,7 +12,6 @@ maps of the repository are read in each pass. What cannot be read is left out an
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import NamedTuple
 
 from backy.domain.chunkmap import Entry
@@ -75,7 +74,7 @@ def usage(repository: Repository, progress: Progress) -> Found:
             holding_job: dict[Entry, int] = {}
             for one in kept:
                 owner = owners[one.job, one.revision.uuid]
-                for entry in _entries(repository, names[one.job], one, number, passes):
+                for entry in _entries(repository, names[one.job], one, number, passes, unreadable):
                     if holder.setdefault(entry, owner) != owner:
                         holder[entry] = _SHARED
                     if holding_job.setdefault(entry, one.job) != one.job:
@@ -101,16 +100,17 @@ def usage(repository: Repository, progress: Progress) -> Found:
         for number, name in enumerate(names)
         if counts[number]
     ]
-    return Found(list(seen.values()), jobs, unreadable)
+    return Found(list(seen.values()), jobs, list(unreadable))
 
 
-def _all_maps(repository: Repository, names: list[str]) -> tuple[list[_Kept], list[str]]:
+def _all_maps(repository: Repository, names: list[str]) -> tuple[list[_Kept], dict[str, None]]:
     kept = []
-    unreadable = []
+    unreadable: dict[str, None] = {}
     for number, name in enumerate(names):
         with repository.base.enter(name) as job:
             history = histories.load(job)
-            unreadable += [f"{name}/{one.uuid}" for one in history.unreadable]
+            unusable = [*(one.uuid for one in history.unreadable), *history.lost]
+            unreadable.update((f"{name}/{uuid}", None) for uuid in unusable)
             for revision in history.revisions:
                 for digest in revision.maps:
                     try:
@@ -118,28 +118,40 @@ def _all_maps(repository: Repository, names: list[str]) -> tuple[list[_Kept], li
                     except RevisionGone:
                         continue
                     except MapDamaged:
-                        unreadable.append(f"{name}/{revision.uuid}")
+                        unreadable[f"{name}/{revision.uuid}"] = None
                         continue
                     kept.append(_Kept(number, revision, digest))
-    return kept, list(dict.fromkeys(unreadable))
+    return kept, unreadable
 
 
 def _entries(
-    repository: Repository, name: str, kept: _Kept, number: int, passes: int
+    repository: Repository,
+    name: str,
+    kept: _Kept,
+    number: int,
+    passes: int,
+    unreadable: dict[str, None],
 ) -> Iterator[Entry]:
-    """The files that a map needs, of one part of the ids: an entry with a base needs the base too."""
+    """The files that a map needs, of one part of the ids: an entry with a base needs the base too.
+
+    Of a map with a damaged page it is less; then the revision is noted as unreadable.
+    """
     low, high = number * 65536 // passes, (number + 1) * 65536 // passes
-    with (
-        suppress(RevisionGone, MapDamaged),
-        repository.base.enter(name) as job,
-        open_pinned(job, kept.revision.uuid, kept.digest) as reader,
-    ):
-        for _, entry in reader.used():
-            if low <= int.from_bytes(entry.ident[:2], "big") < high:
-                yield entry
-        for base in reader.bases:
-            if low <= int.from_bytes(base[:2], "big") < high:
-                yield Entry(base)
+    try:
+        with (
+            repository.base.enter(name) as job,
+            open_pinned(job, kept.revision.uuid, kept.digest) as reader,
+        ):
+            for base in reader.bases:
+                if low <= int.from_bytes(base[:2], "big") < high:
+                    yield Entry(base)
+            for _, entry in reader.used():
+                if low <= int.from_bytes(entry.ident[:2], "big") < high:
+                    yield entry
+    except RevisionGone:
+        return
+    except MapDamaged:
+        unreadable[f"{name}/{kept.revision.uuid}"] = None
 
 
 def _size(repository: Repository, entry: Entry) -> int:
