@@ -12,7 +12,8 @@ from in_process import backy
 from refusals import refused, run_like_others, unchanged
 
 from backy.domain.chunk import chunk_id
-from testsite import CHUNK, Site, parsed
+from backy.domain.revision import Distrust
+from testsite import CHUNK, Site, parsed, run_backy
 
 SHARED, FIRST, SECOND, OTHER = (bytes([number]) * CHUNK for number in (1, 2, 3, 4))
 
@@ -289,6 +290,12 @@ def test_repair_reads_an_image_that_the_jobs_command_makes(store: Site) -> None:
     assert not store.image.exists()
 
 
+def test_repair_of_two_jobs_at_once_is_refused(store: Site) -> None:
+    """One of the two names must be a mistake."""
+    with unchanged(store):
+        refused(run_backy("-b", str(store.base), "-j", "other", "repair", "vm"), 2, "'other'", "'vm'")
+
+
 def test_repair_of_a_whole_job_has_nothing_to_do(store: Site) -> None:
     """And says so with 0."""
     done = here(store, "repair")
@@ -341,6 +348,22 @@ def test_distrust_takes_days(store: Site) -> None:
         2,
         "-r: it does not go with --from and --until.",
     )
+
+
+def test_a_record_that_cannot_be_read_keeps_no_other_from_being_distrusted(store: Site) -> None:
+    """It is named; the day on which records cannot be read is the day to distrust the disk."""
+    store.backup()
+    damaged, readable = store.history().revisions[-2:]
+    (store.job / f"{damaged.uuid}.rev").chmod(0o600)
+    (store.job / f"{damaged.uuid}.rev").write_bytes(b"rotten")
+
+    done = store.cli("distrust", "--reason", "store")
+
+    assert 0 == done.returncode
+    assert f"warning: {damaged.uuid}.rev cannot be read, and is left as it is" in done.stderr
+    found = store.history().revisions
+    assert readable.uuid in {one.uuid for one in found}
+    assert {Distrust.STORE} == {one.distrust for one in found}
 
 
 def test_a_backup_in_a_distrusted_store_reads_its_hits_again(store: Site) -> None:

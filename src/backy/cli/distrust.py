@@ -1,14 +1,17 @@
 """`backy distrust`: say that revisions are not to be believed, or that they are again."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 
 import click
 
+from backy.cli import edge
 from backy.cli.options import Options, pass_options
 from backy.cli.render import counted
 from backy.domain.revision import Distrust, Revision
-from backy.ground.errors import OptionRefused
-from backy.operation.select import choose
+from backy.ground.errors import OptionRefused, RevisionGone
+from backy.operation.select import choose, unclear_records
 from backy.repository import history as histories
 from backy.repository import trust
 
@@ -51,23 +54,35 @@ def command(
     if end is not None:
         end += timedelta(days=1)
     with options.opened_job() as (repository, job), options.log_for(job) as log:
-        chosen = choose(histories.load(job.directory), spec or "all", job.name)
-        chosen = [one for one in chosen if _is_within(one, begin, end)]
+        history = histories.load(job.directory)
+        # Without a spec it is said of each by itself, so a record that cannot be read hides no other.
+        by_day = spec is None and history.revisions
+        found = history.revisions if by_day else choose(history, spec or "all", job.name)
+        chosen = [one for one in found if _is_within(one, begin, end)]
         if undo:
-            for one in chosen:
-                trust.trust(job.directory, one.uuid)
+            done = _each(chosen, lambda uuid: trust.trust(job.directory, uuid))
             trust.forget_distrust(repository)
         elif Distrust(reason) is Distrust.STORE:
             with trust.distrusting(repository.chunks):
-                for one in chosen:
-                    trust.distrust(job.directory, one.uuid, Distrust.STORE)
+                done = _each(chosen, lambda uuid: trust.distrust(job.directory, uuid, Distrust.STORE))
         else:
-            for one in chosen:
-                trust.distrust(job.directory, one.uuid, Distrust.SOURCE)
+            done = _each(chosen, lambda uuid: trust.distrust(job.directory, uuid, Distrust.SOURCE))
         what = "trusted again" if undo else "distrusted"
-        for one in chosen:
-            log.info("trust edited", job=job.name, revision=one.uuid, now=what)
-        options.tell(f"{counted(len(chosen), 'revision')} {what}")
+        for uuid in done:
+            log.info("trust edited", job=job.name, revision=uuid, now=what)
+        for record in unclear_records(history):
+            edge.say(f"warning: {record} cannot be read, and is left as it is: see 'backy status'.")
+        options.tell(f"{counted(len(done), 'revision')} {what}")
+
+
+def _each(chosen: list[Revision], edit: Callable[[str], Revision]) -> list[str]:
+    """Edit all but those that are forgotten meanwhile; returns the UUIDs of those edited."""
+    done = []
+    for one in chosen:
+        with suppress(RevisionGone):
+            edit(one.uuid)
+            done.append(one.uuid)
+    return done
 
 
 def _day(option: str, text: str | None) -> datetime | None:

@@ -5,7 +5,7 @@ import click
 from backy.cli.options import Options, pass_options
 from backy.cli.render import byte_range, counted, json, table
 from backy.ground.clock import SystemClock
-from backy.ground.errors import BackyError
+from backy.ground.errors import BackyError, OptionRefused
 from backy.operation.repair import Repaired, repair
 from backy.source.base import Owner
 from backy.source.registry import open_group
@@ -28,6 +28,9 @@ def command(options: Options, name: str | None, *, as_json: bool) -> None:
       backy -b /srv/backy repair vm01
     """
     if name is not None:
+        if options.job not in (None, name):
+            why = f"it says {options.job!r}, and the argument {name!r}: give one of them"
+            raise OptionRefused("-j", why)
         options = options._replace(job=name)
     settings = options.global_config()
     with options.opened_job() as (repository, job), options.log_for(job) as log:
