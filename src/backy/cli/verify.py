@@ -140,12 +140,13 @@ def _verify(
             for job in repository.directories():
                 try:
                     with suppress(JobMissing):  # gone meanwhile, or no job
-                        selection.append(_selected(stack, repository, job, spec, lenient=True))
+                        selection.append(_selected(repository, job, spec, lenient=True))
                 except StorageFailed as error:
                     unreadable[job] = error
         else:
-            selection = [_selected(stack, repository, name, spec, lenient=False)]
-        log = stack.enter_context(options.log_for(selection[0].job if name else repository))
+            selection = [_selected(repository, name, spec, lenient=False)]
+        own = repository if name is None else stack.enter_context(repository.job(name))
+        log = stack.enter_context(options.log_for(own))
         log.info("verify started", job=name or "(all)", spec=spec, quick=quick)
         result = verify(repository, selection, options.progress(), quick=quick)
         done = Concluded()
@@ -203,29 +204,27 @@ def _tell_slice(options: Options, found: Slice, *, as_json: bool) -> None:
         edge.say(f"warning: not everything could be written: {found.failed}")
 
 
-def _selected(
-    stack: ExitStack, repository: Repository, name: str, spec: str, *, lenient: bool
-) -> Selected:
+def _selected(repository: Repository, name: str, spec: str, *, lenient: bool) -> Selected:
     """A job's revisions that match; `lenient`: none is fine, since other jobs are verified too."""
-    job = stack.enter_context(repository.job(name))
-    history = histories.load(job.directory)
+    with repository.job(name) as job:
+        history = histories.load(job.directory)
     if spec == ALL:
-        return Selected(job, history, history.revisions)
+        return Selected(name, history, history.revisions)
     try:
         chosen = choose(history, spec, name)
     except HistoryUnclear:
         # What cannot be read is a finding; of the rest, all is verified rather than the wrong ones.
-        return Selected(job, history, history.revisions)
+        return Selected(name, history, history.revisions)
     except (RecordDamaged, FormatUnknown) as error:
         named = tuple(one for one in history.unreadable if one.error is error)
-        return Selected(job, history._replace(unreadable=named, lost=()), ())
+        return Selected(name, history._replace(unreadable=named, lost=()), ())
     except RevisionMissing:
         if not lenient and spec not in history.lost:
             raise
         named_lost = tuple(uuid for uuid in history.lost if uuid == spec)
-        return Selected(job, history._replace(unreadable=(), lost=named_lost), ())
+        return Selected(name, history._replace(unreadable=(), lost=named_lost), ())
     # A full UUID is found even where other records are unclear, and those are not meant then.
-    return Selected(job, history._replace(unreadable=(), lost=()), chosen)
+    return Selected(name, history._replace(unreadable=(), lost=()), chosen)
 
 
 def _table(findings: list[Finding]) -> str:

@@ -28,7 +28,7 @@ from backy.ground.errors import ChunkMissing, DamageError, HistoryBusy, StorageF
 from backy.operation import parallel
 from backy.operation.progress import Progress
 from backy.operation.trust import files_of, missing_of, note_healed, refresh_hurt, settle
-from backy.operation.verify import blames_base, said_of
+from backy.operation.verify import blames_base, refuse_own_fault, said_of
 from backy.repository import damage, layout, quarantine, trust
 from backy.repository.chunks import ChunkReader
 from backy.repository.repository import Repository
@@ -141,6 +141,7 @@ class _Walk:
                     if error.chunk != layout.chunk_name(entry):
                         bad[entry] = error
                 except DamageError as error:
+                    refuse_own_fault(error)
                     bad[entry] = error
 
             return prove

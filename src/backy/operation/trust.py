@@ -120,10 +120,10 @@ def _mark(
     bad = {(one.job, one.revision) for one in result.findings}
     count = 0
     tries = Tries(StorageFailed, HistoryBusy)
-    for job, _, revisions in selection:
-        with tries.one():
+    for name, _, revisions in selection:
+        with tries.one(), suppress(JobMissing), repository.job(name) as job:
             for seen in revisions:
-                owner = (job.name, seen.uuid)
+                owner = (name, seen.uuid)
                 with suppress(*_NOT_THERE):
                     now = seen
                     if owner in bad or seen.damaged:
