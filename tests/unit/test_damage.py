@@ -207,6 +207,11 @@ NOW = START + timedelta(days=100)
             advanced(finished(Cycle(started_at=START), NOW - timedelta(days=61)), "ab", chunks=1),
             ["2 damaged chunks are in", "the whole store was not verified for 61 d 0 h"],
         ),
+        (
+            0,
+            Cycle(started_at=NOW, unsettled="open vm: permission denied."),
+            ["'backy verify --slice' does not get on, since it could not mark what it found: open vm: "],
+        ),
     ],
 )
 def test_check_is_told_of_damage_and_of_a_walk_that_is_late(

@@ -1,15 +1,24 @@
 """The walk over the store in slices: where it goes on, what it covers, what it tells."""
 
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backy.domain import cycle as cycles
 from backy.domain.cycle import START, Cycle
+from backy.domain.revision import Trust
+from backy.ground import locks
 from backy.ground.clock import SystemClock
+from backy.ground.errors import StorageFailed
 from backy.operation import slices
 from backy.operation.progress import NoProgress
 from backy.operation.slices import Slice, verify_slice
@@ -128,3 +137,121 @@ def test_so_many_slices_cover_the_store_and_one_less_does_not(done: float) -> No
 def test_a_slice_that_did_nothing_says_nothing_of_the_whole() -> None:
     """Rather than dividing by it."""
     assert cycles.slices_per_cycle(0.0) is None
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small portions, each of which is saved."""
+    monkeypatch.setattr(slices, "PORTION", 2)
+    monkeypatch.setattr(slices, "_SAVE_EVERY", 0.0)
+
+
+@contextmanager
+def unreadable(path: Path) -> Iterator[None]:
+    """Nothing of a file can be read."""
+    inode = path.stat().st_ino
+    with pytest.MonkeyPatch.context() as patch:
+        for call in ("pread", "preadv"):
+            real = getattr(os, call)
+
+            def read(fd: int, *arguments: object, real: Callable[..., int] = real) -> int:
+                if os.fstat(fd).st_ino == inode:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                return real(fd, *arguments)
+
+            patch.setattr(os, call, read)
+        yield
+
+
+@contextmanager
+def held(site: Site, job: str = "vm") -> Iterator[None]:
+    """Somebody's edit of a job's records does not come to its end."""
+    fd = os.open(site.base / job / ".history", os.O_RDWR)
+    try:
+        locks.wait_exclusive(fd)
+        yield
+    finally:
+        os.close(fd)
+
+
+def cursor_of(site: Site) -> str:
+    """Where the next slice goes on."""
+    with Repository.open(str(site.base)) as repository:
+        kept = trust.read_cycle(repository.chunks)
+        return "" if kept is None else kept.cursor
+
+
+class Ending(NoProgress):
+    """Ends what tells it of its progress, at the second time."""
+
+    def __init__(self, end: BaseException) -> None:
+        self._end = end
+        self._told = 0
+
+    def advance(self, length: int) -> None:
+        self._told += 1
+        if self._told == 2:
+            raise self._end
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), OSError(errno.EIO, "gone")])
+@pytest.mark.usefixtures("eager")
+def test_a_slice_that_is_ended_has_told_of_all_that_lies_before_its_cursor(
+    site: Site, end: BaseException
+) -> None:
+    """What could not be read costs the verified mark before the cursor is kept behind it."""
+    bad = filled(site, 8)[0]
+    site.concluded()
+
+    with (
+        unreadable(bad),
+        Repository.open(str(site.base)) as repository,
+        pytest.raises(type(end)),
+    ):
+        verify_slice(repository, SystemClock(), 3600, Ending(end))
+
+    assert bad.name < cursor_of(site)
+    assert [Trust.TRUSTED] == [one.trust for one in site.history().revisions]
+
+
+@pytest.mark.usefixtures("eager")
+def test_the_cursor_stays_before_what_not_everybody_could_be_told_of(site: Site) -> None:
+    """The next slice meets it again, so that it is marked then; meanwhile the store says why."""
+    bad = filled(site, 8)[3]
+    site.concluded()
+
+    with unreadable(bad):
+        with held(site):
+            done = walk(site, 3600)
+        assert (False, done.failed) == (done.whole, done.cycle.unsettled)
+        assert ".history is held" in (done.failed or "")
+        assert cursor_of(site) < bad.name
+        assert [Trust.VERIFIED] == [one.trust for one in site.history().revisions]
+
+        again = walk(site, 3600)
+
+    assert (True, None, None) == (again.whole, again.failed, again.cycle.unsettled)
+    assert [bad.name] == [one.chunk for one in again.bad]
+    assert [Trust.TRUSTED] == [one.trust for one in site.history().revisions]
+
+
+def test_a_job_that_cannot_be_read_keeps_no_other_from_losing_its_mark(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whom an unreadable chunk hurts is said of all jobs that can be asked."""
+    bad = filled(site, 1)[0]
+    site.add_job("closed", site.image)
+    site.concluded()
+    real = Repository.job
+
+    def job(repository: Repository, name: str) -> Any:
+        if name == "closed":
+            raise StorageFailed("open", name, errno.EACCES)
+        return real(repository, name)
+
+    monkeypatch.setattr(Repository, "job", job)
+    with unreadable(bad):
+        done = walk(site)
+
+    assert "closed" in (done.failed or "")
+    assert [Trust.TRUSTED] == [one.trust for one in site.history().revisions]

@@ -37,6 +37,8 @@ class Cycle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     distrust: str | None = None
     # The end of the last slice, whatever it covered.
     sliced_at: datetime | None = None
+    # Why that slice could not keep how far it came: not everybody could be told of what it found.
+    unsettled: str | None = None
     # Of the last whole cycle.
     finished_at: datetime | None = None
     finished_chunks: int = 0

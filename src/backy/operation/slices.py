@@ -5,9 +5,11 @@
 The store proper is walked in the order of ids, from where the last slice ended, and every chunk file
 is decoded and hashed past the page cache, a delta together with its base. So it needs no map, and
 proves what no revision of today needs, too. What proves to be bad is moved aside at once, with a
-report. At the end of the store the cycle is whole: then the records of all revisions are compared with
-what is there, since a file that is missing is never walked over. If the store was distrusted before the
-cycle began and not again since, and everything in it could be read, that distrust ends.
+report. Whom that hurts, or what could not be read, is said before the cursor is kept behind it; where
+that fails, the next slice meets it again. At the end of the store the cycle is whole: then the records
+of all revisions are compared with what is there, since a file that is missing is never walked over. If
+the store was distrusted before the cycle began and not again since, and everything in it could be read,
+that distrust ends.
 
 Limits: ends between two portions, so a few seconds late. Within a portion deltas of one base are
 proven one after the other; a base is decoded again for each portion.
@@ -25,16 +27,28 @@ from backy.domain.chunkmap import Entry
 from backy.domain.cycle import Cycle
 from backy.ground.clock import Clock
 from backy.ground.errors import ChunkMissing, DamageError, HistoryBusy, StorageFailed
+from backy.ground.tries import Tries
 from backy.operation import parallel
 from backy.operation.progress import Progress
-from backy.operation.trust import files_of, missing_of, note_healed, refresh_hurt, settle
+from backy.operation.trust import (
+    files_of,
+    missing_of,
+    note_healed,
+    refresh_hurt,
+    sentence,
+    settle,
+)
 from backy.operation.verify import blames_base, refuse_own_fault, said_of
 from backy.repository import damage, layout, quarantine, trust
 from backy.repository.chunks import ChunkReader
+from backy.repository.quarantine import Hurt
 from backy.repository.repository import Repository
 
 PORTION = 64
 _SAVE_EVERY = 5.0
+# Of what a save took: all maps are read where something bad came up, so that takes a tenth of the time.
+_SAVE_PAUSE = 9
+_FAILURES = (StorageFailed, HistoryBusy, OSError)
 
 
 class BadChunk(NamedTuple):
@@ -87,13 +101,19 @@ class _Walk:
             trust.read_cycle(repository.chunks), clock.now(), trust.word_of(repository.chunks)
         )
         self._from = self._cycle.cursor
+        self._kept = self._cycle
         self._bad: list[BadChunk] = []
         self._suspects: dict[Entry, None] = {}
         self._unproven: set[Entry] = set()
+        self._damaged = 0
+        # Why not everybody was told of what is bad, as far as that was tried.
+        self._unsettled: str | None = None
+        self._is_settled = True
         self._failed: str | None = None
 
     def run(self, progress: Progress) -> Slice:
-        started = saved = self._clock.monotonic()
+        started = self._clock.monotonic()
+        save_at = started + _SAVE_EVERY
         chunks = shown = 0
         whole = True
         for portion in _portions(self._repository, self._from):
@@ -112,20 +132,22 @@ class _Walk:
             now = self._clock.monotonic()
             progress.advance(round(now - started) - shown)
             shown = round(now - started)
-            if now - saved >= _SAVE_EVERY:
+            if now >= save_at:
                 self._save()
-                saved = now
+                after = self._clock.monotonic()
+                save_at = after + max(_SAVE_EVERY, _SAVE_PAUSE * (after - now))
             if now - started >= self._seconds and len(portion) == PORTION:
                 whole = False
                 break
         share = cycles.share(self._from, "" if whole else self._cycle.cursor)
-        damaged = self._settle()
+        self._settle()
         if whole:
-            damaged = self._compare()
+            self._damaged = max(self._damaged, self._compare())
+            whole = self._is_settled
+        if whole:
             self._cycle = cycles.finished(self._cycle, self._clock.now())
-        self._cycle = msgspec.structs.replace(self._cycle, sliced_at=self._clock.now())
-        self._save()
-        return Slice(tuple(self._bad), chunks, share, self._cycle, whole, damaged, self._failed)
+        self._end()
+        return Slice(tuple(self._bad), chunks, share, self._kept, whole, self._damaged, self._failed)
 
     def _prove(self, portion: list[Entry]) -> dict[Entry, DamageError]:
         bad: dict[Entry, DamageError] = {}
@@ -151,6 +173,7 @@ class _Walk:
 
     def _take(self, bad: dict[Entry, DamageError]) -> None:
         """Move aside what is bad."""
+        self._is_settled = self._is_settled and not bad
         size = self._repository.format.chunk_size
         for entry, error in bad.items():
             moved: list[str] = []
@@ -168,16 +191,20 @@ class _Walk:
         """
         return not blames_base(entry, error) and self._chunks.has(layout.chunk_path(entry))
 
-    def _settle(self) -> int:
-        """Say whom it hurts, also of what a killed run left: how many revisions are damaged by it."""
-        damaged = 0
-        with self._trying():
+    def _settle(self) -> None:
+        """Say whom it hurts, all that this slice found and what a killed run left."""
+        tries = Tries(*_FAILURES)
+        with tries.one():
             missing = missing_of(self._repository, self._suspects)
-            damaged = settle(self._repository, self._clock, "verify", missing).damaged
-        with self._trying():
-            hurt = [one.hurt for one in damage.needing(self._repository, self._unproven)]
+            self._damaged = settle(self._repository, self._clock, "verify", missing).damaged
+        hurt: list[Hurt] = []
+        with tries.one():
+            # Those of the jobs that can be asked, also where another one cannot.
+            hurt.extend(one.hurt for one in damage.needing(self._repository, self._unproven))
+        with tries.one():
             refresh_hurt(self._repository, hurt, failed=True)
-        return damaged
+        self._is_settled = tries.first is None
+        self._unsettled = None if tries.first is None else sentence(self._repository, tries.first)
 
     def _compare(self) -> int:
         """What lacks a chunk without a case, and what healed: how many revisions are damaged now."""
@@ -196,16 +223,34 @@ class _Walk:
             trust.forget_distrust(self._repository)
 
     def _save(self) -> None:
+        """Keep how far it has come, once everybody is told of what lies before that."""
+        if not self._is_settled:
+            self._settle()
+        if self._is_settled:
+            self._kept = self._cycle
+            self._write()
+
+    def _end(self) -> None:
+        """Keep that a slice has ended, and how far it has come or why it could not."""
+        if self._is_settled:
+            self._kept = self._cycle
+        self._kept = msgspec.structs.replace(
+            self._kept, sliced_at=self._clock.now(), unsettled=self._unsettled
+        )
+        self._failed = self._failed or self._unsettled
+        self._write()
+
+    def _write(self) -> None:
         with self._trying():
-            trust.write_cycle(self._chunks, self._cycle)
+            trust.write_cycle(self._chunks, self._kept)
 
     @contextmanager
     def _trying(self) -> Iterator[None]:
         """Do it where the disk lets us; otherwise remember why not."""
         try:
             yield
-        except (StorageFailed, HistoryBusy) as error:
-            self._failed = error.message
+        except _FAILURES as error:
+            self._failed = sentence(self._repository, error)
 
 
 def _portions(repository: Repository, cursor: str) -> Iterator[list[Entry]]:

@@ -75,10 +75,11 @@ def conclude(
         done = done._replace(verified=_mark(repository, selection, result, is_aside, quick=quick))
     with tries.one():
         trust.forget_distrust(repository)
-    return done._replace(failed=None if tries.first is None else _sentence(repository, tries.first))
+    return done._replace(failed=None if tries.first is None else sentence(repository, tries.first))
 
 
-def _sentence(repository: Repository, failure: Exception) -> str:
+def sentence(repository: Repository, failure: Exception) -> str:
+    """Why something could not be done."""
     if isinstance(failure, BackyError):
         return failure.message
     code = failure.errno if isinstance(failure, OSError) else None
