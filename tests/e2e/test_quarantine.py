@@ -454,3 +454,15 @@ def test_a_slice_is_of_the_whole_store(store: Site, words: list[str]) -> None:
     with unchanged(store):
         refused(everywhere(store, "verify", "--slice", "30m", *words), 2, "--slice: it does not go ")
         refused(everywhere(store, "verify", "--slice", "soon"), 2, "--slice: 'soon' is not a number ")
+
+
+def test_a_slice_that_could_not_do_everything_ends_as_one_that_could_not_look(store: Site) -> None:
+    """Nobody knows whether all is well; what it found counts more."""
+    (store.chunks / "verified").mkdir()
+
+    done = everywhere(store, "verify", "--slice", "1h")
+
+    assert (2, 1) == (done.returncode, done.stderr.count("\n"))
+    assert "warning: not everything could be done: " in done.stderr
+    spoil(store, SHARED)
+    assert 1 == everywhere(store, "verify", "--slice", "1h").returncode

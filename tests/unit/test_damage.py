@@ -212,6 +212,11 @@ NOW = START + timedelta(days=100)
             Cycle(started_at=NOW, unsettled="open vm: permission denied."),
             ["'backy verify --slice' does not get on, since it could not mark what it found: open vm: "],
         ),
+        (
+            0,
+            Cycle(started_at=NOW, uncompared=("a", "b", "c", "d")),
+            ["'backy verify --slice' could not compare records with the store, of a, b, c (and 1 more)"],
+        ),
     ],
 )
 def test_check_is_told_of_damage_and_of_a_walk_that_is_late(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from backy.domain import cycle as cycles
 from backy.domain.cycle import START, Cycle
-from backy.domain.revision import Trust
+from backy.domain.revision import Distrust, Trust
 from backy.ground import locks
 from backy.ground.clock import SystemClock
 from backy.ground.errors import StorageFailed
@@ -174,6 +174,21 @@ def held(site: Site, job: str = "vm") -> Iterator[None]:
         os.close(fd)
 
 
+@contextmanager
+def closed(name: str) -> Iterator[None]:
+    """A job that cannot be looked into."""
+    real = Repository.job
+
+    def job(repository: Repository, wanted: str) -> Any:
+        if wanted == name:
+            raise StorageFailed("open", name, errno.EACCES)
+        return real(repository, wanted)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Repository, "job", job)
+        yield
+
+
 def cursor_of(site: Site) -> str:
     """Where the next slice goes on."""
     with Repository.open(str(site.base)) as repository:
@@ -235,23 +250,81 @@ def test_the_cursor_stays_before_what_not_everybody_could_be_told_of(site: Site)
     assert [Trust.TRUSTED] == [one.trust for one in site.history().revisions]
 
 
-def test_a_job_that_cannot_be_read_keeps_no_other_from_losing_its_mark(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_that_cannot_be_read_keeps_no_other_from_losing_its_mark(site: Site) -> None:
     """Whom an unreadable chunk hurts is said of all jobs that can be asked."""
     bad = filled(site, 1)[0]
     site.add_job("closed", site.image)
     site.concluded()
-    real = Repository.job
 
-    def job(repository: Repository, name: str) -> Any:
-        if name == "closed":
-            raise StorageFailed("open", name, errno.EACCES)
-        return real(repository, name)
-
-    monkeypatch.setattr(Repository, "job", job)
-    with unreadable(bad):
+    with unreadable(bad), closed("closed"):
         done = walk(site)
 
     assert "closed" in (done.failed or "")
     assert [Trust.TRUSTED] == [one.trust for one in site.history().revisions]
+
+
+def with_db(site: Site) -> Path:
+    """The chunk file that only the revision of a second job needs, whose name comes before `vm`."""
+    filled(site, 3)
+    before = set(site.chunk_files())
+    image = site.folder / "db.raw"
+    image.write_bytes(b"db" * (CHUNK // 2))
+    site.add_job("db", image)
+    site.backup(job="db")
+    (own,) = set(site.chunk_files()) - before
+    return own
+
+
+def test_a_job_that_is_held_keeps_no_other_from_being_compared_at_the_end(site: Site) -> None:
+    """A missing chunk of the other is marked; the walk is whole once the first can be compared, too."""
+    own = with_db(site)
+    lost = next(one for one in site.chunk_files() if one != own)
+    content = lost.read_bytes()
+    lost.chmod(0o600)
+    lost.write_bytes(b"rotten")
+    site.concluded()
+    lost.write_bytes(content)
+    own.unlink()
+
+    with held(site):
+        done = walk(site)
+
+    assert (False, 1) == (done.whole, done.damaged)
+    assert ".history is held" in (done.failed or "")
+    assert [CHUNK] == [one.damaged for one in site.history(job="db").revisions]
+    assert (None, ("vm",)) == (done.cycle.finished_at, done.cycle.uncompared)
+    again = walk(site)
+    assert (True, None, 0) == (again.whole, again.failed, again.chunks)
+    assert ((), True) == (again.cycle.uncompared, again.cycle.finished_at is not None)
+    assert [0] == [one.damaged for one in site.history().revisions]
+
+
+def test_a_job_that_stays_closed_keeps_no_chunk_from_being_proven(site: Site) -> None:
+    """The end is tried once more, then the walk begins anew; it is whole when the job can be read."""
+    with_db(site)
+    with closed("db"):
+        done = [walk(site) for _ in range(4)]
+    last = walk(site)
+
+    assert [4, 0, 4, 4] == [one.chunks for one in done]
+    assert [(False, ("db",), None)] * 4 == [
+        (one.whole, one.cycle.uncompared, one.cycle.finished_at) for one in done
+    ]
+    assert all("db" in (one.failed or "") for one in done)
+    assert (True, (), 4) == (last.whole, last.cycle.uncompared, last.cycle.finished_chunks)
+
+
+def test_distrust_does_not_end_before_all_jobs_are_compared(site: Site) -> None:
+    """Of the one that cannot be read nobody knows what it lacks, nor whether it is distrusted."""
+    with_db(site)
+    with Repository.open(str(site.base)) as repository, repository.job("vm") as job:
+        (one,) = site.history().revisions
+        with trust.distrusting(repository.chunks):
+            trust.distrust(job.directory, one.uuid, Distrust.STORE)
+
+        with held(site, "db"):
+            walk(site)
+        assert trust.is_distrusted(repository.chunks)
+        assert walk(site).whole
+
+        assert not trust.is_distrusted(repository.chunks)

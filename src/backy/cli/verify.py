@@ -62,7 +62,7 @@ def command(
     Decodes and hashes every chunk that the revisions need, shared ones once; of one job, or of all
     jobs where none is named. Bad chunks are moved aside with a report, so that the next backup stores
     them anew; revisions are marked as damaged or verified. Exit code 0: all is well, 1: findings,
-    2: it could not run, or not for every job, and found nothing.
+    2: it could not do everything, and found nothing.
 
     \b
     Example:
@@ -79,6 +79,8 @@ def command(
         _tell_slice(options, found, as_json=as_json)
         if found.bad or found.damaged:
             sys.exit(1)
+        if found.failed is not None:
+            sys.exit(CouldNotVerify.exit_code)
         return
     with _could_not_verify():
         result, done, unreadable = _verify(options, spec, quick=quick, look_only=no_quarantine)
@@ -172,7 +174,14 @@ def _slice(options: Options, duration: str) -> Slice:
     with options.opened() as (repository, _), options.log_for(repository) as log:
         log.info("verify started", slice=duration)
         found = verify_slice(repository, SystemClock(), seconds, options.progress())
-        log.info("verify finished", slice=duration, chunks=found.chunks, bad=len(found.bad))
+        log.info(
+            "verify finished",
+            slice=duration,
+            chunks=found.chunks,
+            bad=len(found.bad),
+            whole=found.whole,
+            failed=found.failed,
+        )
         return found
 
 
@@ -193,15 +202,17 @@ def _tell_slice(options: Options, found: Slice, *, as_json: bool) -> None:
             since = (found.cycle.finished_at or found.cycle.started_at) - found.cycle.started_at
             took = format_duration(max(since.total_seconds(), 0.0))
             options.tell(f"{done}the whole store is verified now, begun {took} ago")
-        else:
+        elif found.failed is None:
             options.tell(
                 f"{done}{found.share:.1%} of the store; one such slice a day takes "
                 f"{counted(found.slices_per_cycle or 0, 'day')} for all of it"
             )
+        else:
+            options.tell(f"{done}{found.share:.1%} of the store")
         if found.damaged:
             options.tell(f"{counted(found.damaged, 'revision')} damaged: see 'backy reports'")
     if found.failed is not None:
-        edge.say(f"warning: not everything could be written: {found.failed}")
+        edge.say(f"warning: not everything could be done: {found.failed}")
 
 
 def _selected(repository: Repository, name: str, spec: str, *, lenient: bool) -> Selected:

@@ -15,6 +15,7 @@ Limits: pure; `operation.slices` walks.
 """
 
 import math
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import msgspec
@@ -39,6 +40,8 @@ class Cycle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     sliced_at: datetime | None = None
     # Why that slice could not keep how far it came: not everybody could be told of what it found.
     unsettled: str | None = None
+    # The jobs whose records could not be compared with the store when a walk came to its end last.
+    uncompared: tuple[str, ...] = ()
     # Of the last whole cycle.
     finished_at: datetime | None = None
     finished_chunks: int = 0
@@ -69,6 +72,16 @@ def advanced(cycle: Cycle, cursor: str, *, chunks: int, bad: int = 0, unproven: 
 def finished(cycle: Cycle, now: datetime) -> Cycle:
     """The cycle at the end of the store; the next slice begins a new one."""
     return Cycle(started_at=cycle.started_at, finished_at=now, finished_chunks=cycle.chunks, cursor="")
+
+
+def unfinished(cycle: Cycle, uncompared: Iterable[str]) -> Cycle:
+    """The cycle at the end of the store, where the records of some jobs could not be compared with it.
+
+    It is not whole, and the next slice tries that again. Where it failed before, the walk begins anew
+    all the same: one job that cannot be read must keep no chunk from being proven.
+    """
+    cursor = "" if cycle.uncompared else cycle.cursor
+    return msgspec.structs.replace(cycle, cursor=cursor, uncompared=tuple(uncompared))
 
 
 def share(before: str, after: str) -> float:

@@ -6,10 +6,10 @@ The store proper is walked in the order of ids, from where the last slice ended,
 is decoded and hashed past the page cache, a delta together with its base. So it needs no map, and
 proves what no revision of today needs, too. What proves to be bad is moved aside at once, with a
 report. Whom that hurts, or what could not be read, is said before the cursor is kept behind it; where
-that fails, the next slice meets it again. At the end of the store the cycle is whole: then the records
-of all revisions are compared with what is there, since a file that is missing is never walked over. If
-the store was distrusted before the cycle began and not again since, and everything in it could be read,
-that distrust ends.
+that fails, the next slice meets it again. At the end of the store the records of all revisions are
+compared with what is there, since a file that is missing is never walked over; then the cycle is whole,
+unless that could not be done for some job (`domain.cycle`). If the store was distrusted before the cycle
+began and not again since, and everything in it could be read, that distrust ends.
 
 Limits: ends between two portions, so a few seconds late. Within a portion deltas of one base are
 proven one after the other; a base is decoded again for each portion.
@@ -29,6 +29,7 @@ from backy.ground.clock import Clock
 from backy.ground.errors import ChunkMissing, DamageError, HistoryBusy, StorageFailed
 from backy.ground.tries import Tries
 from backy.operation import parallel
+from backy.operation.comparison import compare
 from backy.operation.progress import Progress
 from backy.operation.trust import (
     files_of,
@@ -142,10 +143,7 @@ class _Walk:
         share = cycles.share(self._from, "" if whole else self._cycle.cursor)
         self._settle()
         if whole:
-            self._damaged = max(self._damaged, self._compare())
-            whole = self._is_settled
-        if whole:
-            self._cycle = cycles.finished(self._cycle, self._clock.now())
+            whole = self._finish()
         self._end()
         return Slice(tuple(self._bad), chunks, share, self._kept, whole, self._damaged, self._failed)
 
@@ -206,18 +204,29 @@ class _Walk:
         self._is_settled = tries.first is None
         self._unsettled = None if tries.first is None else sentence(self._repository, tries.first)
 
-    def _compare(self) -> int:
-        """What lacks a chunk without a case, and what healed: how many revisions are damaged now."""
+    def _finish(self) -> bool:
+        """At the end of the store: what healed, what lacks a chunk without a case; is the cycle whole?
+
+        Each is tried although another failed.
+        """
         with self._trying():
             note_healed(self._repository, self._clock, "verify")
-            found = damage.refresh_all(self._repository, lambda _: True)
-            self._end_distrust()
-            return sum(one.damaged > 0 for one in found)
-        return 0
+        found = compare(self._repository)
+        self._damaged = max(self._damaged, found.damaged)
+        for why in found.failed.values():
+            self._failed = self._failed or why
+        is_whole = self._is_settled and not found.failed
+        with self._trying():
+            self._end_distrust(is_whole=is_whole)
+        if is_whole:
+            self._cycle = cycles.finished(self._cycle, self._clock.now())
+        else:
+            self._cycle = cycles.unfinished(self._cycle, found.failed)
+        return is_whole
 
-    def _end_distrust(self) -> None:
+    def _end_distrust(self, *, is_whole: bool) -> None:
         """Believe the store again if this cycle has proven everything since it was distrusted."""
-        if self._cycle.distrust is not None and not self._cycle.unproven:
+        if is_whole and self._cycle.distrust is not None and not self._cycle.unproven:
             trust.end_distrust(self._repository, self._cycle.distrust)
         else:
             trust.forget_distrust(self._repository)
@@ -250,7 +259,7 @@ class _Walk:
         try:
             yield
         except _FAILURES as error:
-            self._failed = sentence(self._repository, error)
+            self._failed = self._failed or sentence(self._repository, error)
 
 
 def _portions(repository: Repository, cursor: str) -> Iterator[list[Entry]]:
