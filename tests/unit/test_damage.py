@@ -214,6 +214,11 @@ NOW = START + timedelta(days=100)
         ),
         (
             0,
+            Cycle(started_at=NOW, unlisted={"ab": "list ab: Input/output error."}),
+            ["'backy verify --slice' could not list folders of chunks, namely ab"],
+        ),
+        (
+            0,
             Cycle(started_at=NOW, uncompared=("a", "b", "c", "d")),
             ["'backy verify --slice' could not compare records with the store, of a, b, c (and 1 more)"],
         ),

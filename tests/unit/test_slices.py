@@ -18,6 +18,7 @@ from backy.domain.cycle import START, Cycle
 from backy.domain.revision import Distrust, Trust
 from backy.ground import locks
 from backy.ground.clock import SystemClock
+from backy.ground.directory import Directory
 from backy.ground.errors import StorageFailed
 from backy.operation import slices
 from backy.operation.progress import NoProgress
@@ -328,3 +329,92 @@ def test_distrust_does_not_end_before_all_jobs_are_compared(site: Site) -> None:
         assert walk(site).whole
 
         assert not trust.is_distrusted(repository.chunks)
+
+
+@contextmanager
+def unlistable(folder: Path, call: str, code: int = errno.EIO) -> Iterator[None]:
+    """A folder that the disk does not give."""
+    real = getattr(Directory, call)
+
+    def fails(directory: Directory, *names: str) -> Any:
+        if os.path.join(directory.path, *names) == str(folder):
+            raise OSError(code, os.strerror(code), str(folder))
+        return real(directory, *names)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Directory, call, fails)
+        yield
+
+
+@pytest.mark.parametrize("call", ["enter", "names"])
+def test_a_folder_that_cannot_be_listed_is_named_and_passed_over(site: Site, call: str) -> None:
+    """What lies behind it is proven, but the walk is not whole, and distrust does not end with it."""
+    *_, bad, last = filled(site, 9)
+    bad_folder = bad.parent
+    in_it = sum(one.parent == bad_folder for one in site.chunk_files())
+    last.chmod(0o600)
+    last.write_bytes(b"rotten")
+    (one,) = site.history().revisions
+    with (
+        Repository.open(str(site.base)) as repository,
+        repository.job("vm") as job,
+        trust.distrusting(repository.chunks),
+    ):
+        trust.distrust(job.directory, one.uuid, Distrust.STORE)
+
+    with unlistable(bad_folder, call):
+        done = walk(site, 3600)
+
+    assert (9 - in_it, False, [last.name]) == (done.chunks, done.whole, [one.chunk for one in done.bad])
+    assert (done.damaged, None) == (1, done.cycle.finished_at)
+    assert done.failed == f"list {bad_folder}: {os.strerror(errno.EIO)}."
+    assert {bad_folder.name: done.failed} == done.cycle.unlisted
+    assert (site.chunks / "distrusted").exists()
+    again = walk(site, 3600)
+    assert (8, True, None, {}) == (again.chunks, again.whole, again.failed, again.cycle.unlisted)
+    assert not (site.chunks / "distrusted").exists()
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_walk_that_passed_over_a_folder_in_an_earlier_slice_is_not_whole(site: Site) -> None:
+    """The slice that comes to the end says so, although it could read everything itself."""
+    first = filled(site, 9)[0]
+    with unlistable(first.parent, "names"):
+        done = [walk(site)]
+    while done[-1].cycle.cursor:
+        done.append(walk(site))
+
+    assert {False} == {one.whole for one in done}
+    assert (done[0].failed, None) == (done[-1].failed, done[1].failed)
+    assert f"list {first.parent}: " in (done[0].failed or "")
+    assert walk(site, 3600).whole
+
+
+def test_a_want_of_descriptors_passes_over_no_folder(site: Site) -> None:
+    """It says nothing of the folder, so the slice ends, and the next one goes on there."""
+    first = filled(site, 3)[0]
+
+    with unlistable(first.parent, "enter", errno.EMFILE), pytest.raises(StorageFailed, match="ulimit"):
+        walk(site)
+
+    assert (3, True, {}) == (walk(site).chunks, walk(site).whole, walk(site).cycle.unlisted)
+
+
+def test_a_file_of_which_nobody_can_say_whether_it_is_there_is_told(site: Site) -> None:
+    """Its inode cannot be read, so the slice is no more than unable to say what hangs on it."""
+    bad = filled(site, 3)[0]
+    site.concluded()
+    real = os.stat
+
+    def fails(path: Any, *arguments: Any, **named: Any) -> os.stat_result:
+        if os.path.basename(path) == bad.name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return real(path, *arguments, **named)
+
+    with unreadable(bad), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "stat", fails)
+        done = walk(site, 3600)
+
+    assert ([bad.name], False, "") == ([one.chunk for one in done.bad], done.whole, cursor_of(site))
+    assert done.failed is not None
+    assert walk(site, 3600).whole

@@ -128,6 +128,10 @@ def judge_store(open_reports: int, cycle: Cycle | None, now: datetime) -> list[F
         why = f"it could not mark what it found: {cycle.unsettled}"
         text = f"'backy verify --slice' does not get on, since {why}"
         findings.append(Finding(State.WARNING, None, text))
+    if cycle is not None and cycle.unlisted:
+        folders = _some([*cycle.unlisted])
+        text = f"'backy verify --slice' could not list folders of chunks, namely {folders}"
+        findings.append(Finding(State.WARNING, None, text))
     if cycle is not None and cycle.uncompared:
         jobs = _some(cycle.uncompared)
         text = f"'backy verify --slice' could not compare records with the store, of {jobs}"
