@@ -3,6 +3,8 @@
 import json
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from in_process import backy
 from refusals import refused, run_like_others, unchanged
 
 from backy.domain.chunk import chunk_id
+from backy.ground import locks
 from testsite import CHUNK, Site, parsed
 
 SHARED, FIRST, SECOND, OTHER = (bytes([number]) * CHUNK for number in (1, 2, 3, 4))
@@ -466,3 +469,59 @@ def test_a_slice_that_could_not_do_everything_ends_as_one_that_could_not_look(st
     assert "warning: not everything could be done: " in done.stderr
     spoil(store, SHARED)
     assert 1 == everywhere(store, "verify", "--slice", "1h").returncode
+
+
+@contextmanager
+def held(site: Site) -> Iterator[None]:
+    """Somebody's edit of the records of `vm` does not come to its end."""
+    fd = os.open(site.job / ".history", os.O_RDWR)
+    try:
+        locks.wait_exclusive(fd)
+        yield
+    finally:
+        os.close(fd)
+
+
+def test_a_verify_that_could_not_take_distrust_away_says_so(store: Site) -> None:
+    """All is good, but the record goes on saying otherwise, for which verify was perhaps run."""
+    assert 0 == here(store, "distrust", "--reason", "store").returncode
+
+    with held(store):
+        done = here(store, "verify")
+        looked_only = here(store, "verify", "--no-quarantine")
+        everything = everywhere(store, "verify")
+
+    assert "no findings" in done.stdout
+    said = "backy: warning: not everything could be moved aside or marked: "
+    for one in (done, everything):
+        assert (2, 1) == (one.returncode, one.stderr.count("\n"))
+        assert one.stderr.startswith(f"{said}{store.job}/.history is held ")
+    assert (0, "") == (looked_only.returncode, looked_only.stderr)
+    assert {"distrusted"} == {one["trust"] for one in records(store)}
+    assert (0, "") == ((again := here(store, "verify")).returncode, again.stderr)
+    assert {"verified"} == {one["trust"] for one in records(store)}
+
+
+@pytest.mark.parametrize("more", [[], ["--quick"]])
+def test_a_verify_that_could_not_note_that_a_chunk_is_back_says_so(store: Site, more: list[str]) -> None:
+    """The record goes on saying that the revision is damaged."""
+    path = chunk_file(store, FIRST)
+    content = path.read_bytes()
+    path.unlink()
+    assert 1 == here(store, "verify").returncode
+    path.write_bytes(content)
+
+    with held(store):
+        done = here(store, "verify", *more)
+
+    assert 2 == done.returncode
+    assert "warning: not everything could be moved aside or marked: " in done.stderr
+    assert [CHUNK, 0] == [one["damaged"] for one in records(store)]
+
+
+def test_a_verify_that_only_could_not_mark_what_is_good_as_verified_is_content(store: Site) -> None:
+    """As on a read-only disk: what its records say is as true as before."""
+    with held(store):
+        done = here(store, "verify")
+
+    assert (0, "") == (done.returncode, done.stderr)

@@ -3,12 +3,15 @@
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import NamedTuple
 
 import click
 
 from backy.cli import edge
 from backy.cli.options import Options, pass_options
 from backy.cli.render import byte_range, counted, json, table
+from backy.cli.verify_slice import run_slice, tell_slice
+from backy.domain.revision import Distrust
 from backy.ground.clock import SystemClock
 from backy.ground.errors import (
     BackyError,
@@ -23,9 +26,7 @@ from backy.ground.errors import (
     UsageError,
 )
 from backy.ground.linux import keep_freed_memory
-from backy.ground.units import format_duration, parse_interval
 from backy.operation.select import choose
-from backy.operation.slices import Slice, verify_slice
 from backy.operation.trust import Concluded, conclude
 from backy.operation.verify import Finding, Result, Selected, verify
 from backy.repository import history as histories
@@ -75,26 +76,28 @@ def command(
         if spec != ALL or quick or no_quarantine:
             raise OptionRefused("--slice", "it does not go with -r, --quick or --no-quarantine")
         with _could_not_verify():
-            found = _slice(options, duration)
-        _tell_slice(options, found, as_json=as_json)
+            found = run_slice(options, duration)
+        tell_slice(options, found, as_json=as_json)
         if found.bad or found.damaged:
             sys.exit(1)
         if found.failed is not None:
             sys.exit(CouldNotVerify.exit_code)
         return
     with _could_not_verify():
-        result, done, unreadable = _verify(options, spec, quick=quick, look_only=no_quarantine)
+        result, done, unreadable, awaited = _verify(options, spec, quick=quick, look_only=no_quarantine)
+    # What could not be marked as verified only is as trustworthy as before.
+    is_left = done.failed is not None and awaited
     if as_json:
         click.echo(json(_document(result, unreadable)))
     else:
         _tell_result(options, result, done, quick=quick)
     for name, error in unreadable.items():
         edge.say(f"warning: job {name!r} was not verified: {error.message}")
-    if result.findings and done.failed is not None:
+    if is_left or (result.findings and done.failed is not None):
         edge.say(f"warning: not everything could be moved aside or marked: {done.failed}")
     if result.findings:
         sys.exit(1)
-    if unreadable:
+    if unreadable or is_left:
         sys.exit(CouldNotVerify.exit_code)
 
 
@@ -130,10 +133,19 @@ def _tell_result(options: Options, result: Result, done: Concluded, *, quick: bo
         options.tell(f"{counted(done.healed, 'damaged chunk')} had been stored anew")
 
 
-def _verify(
-    options: Options, spec: str, *, quick: bool, look_only: bool
-) -> tuple[Result, Concluded, dict[str, StorageFailed]]:
-    """What was found and done, and which of several jobs could not be read."""
+class _Verified(NamedTuple):
+    """What was found and done, and which of several jobs could not be read.
+
+    `awaited`: some record spoke against its revision, in a way that verify takes back when all is good.
+    """
+
+    result: Result
+    done: Concluded
+    unreadable: dict[str, StorageFailed]
+    awaited: bool
+
+
+def _verify(options: Options, spec: str, *, quick: bool, look_only: bool) -> _Verified:
     with ExitStack() as stack:
         repository, name = stack.enter_context(options.opened())
         unreadable: dict[str, StorageFailed] = {}
@@ -163,56 +175,12 @@ def _verify(
             healed=done.healed,
             unreadable=list(unreadable),
         )
-        return result, done, unreadable
-
-
-def _slice(options: Options, duration: str) -> Slice:
-    try:
-        seconds = parse_interval(duration)
-    except ValueError as error:
-        raise OptionRefused("--slice", str(error)) from error
-    with options.opened() as (repository, _), options.log_for(repository) as log:
-        log.info("verify started", slice=duration)
-        found = verify_slice(repository, SystemClock(), seconds, options.progress())
-        log.info(
-            "verify finished",
-            slice=duration,
-            chunks=found.chunks,
-            bad=len(found.bad),
-            whole=found.whole,
-            failed=found.failed,
+        awaited = any(
+            one.damaged or (one.distrust is Distrust.STORE and not quick)
+            for selected in selection
+            for one in selected.revisions
         )
-        return found
-
-
-def _tell_slice(options: Options, found: Slice, *, as_json: bool) -> None:
-    if as_json:
-        document = {
-            **found._asdict(),
-            "bad": [one._asdict() for one in found.bad],
-            "slices_per_cycle": found.slices_per_cycle,
-        }
-        click.echo(json(document))
-    elif found.bad:
-        rows = [[one.chunk, "yes" if one.aside else "no", one.why] for one in found.bad]
-        click.echo(table(["Chunk", "Aside", "Why"], rows))
-    if not as_json:
-        done = f"{counted(found.chunks, 'chunk')} verified, {len(found.bad)} bad: "
-        if found.whole:
-            since = (found.cycle.finished_at or found.cycle.started_at) - found.cycle.started_at
-            took = format_duration(max(since.total_seconds(), 0.0))
-            options.tell(f"{done}the whole store is verified now, begun {took} ago")
-        elif found.failed is None:
-            options.tell(
-                f"{done}{found.share:.1%} of the store; one such slice a day takes "
-                f"{counted(found.slices_per_cycle or 0, 'day')} for all of it"
-            )
-        else:
-            options.tell(f"{done}{found.share:.1%} of the store")
-        if found.damaged:
-            options.tell(f"{counted(found.damaged, 'revision')} damaged: see 'backy reports'")
-    if found.failed is not None:
-        edge.say(f"warning: not everything could be done: {found.failed}")
+        return _Verified(result, done, unreadable, awaited)
 
 
 def _selected(repository: Repository, name: str, spec: str, *, lenient: bool) -> Selected:
