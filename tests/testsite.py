@@ -147,7 +147,7 @@ class Site:
         """Verify all revisions of a job in this process."""
         with Repository.open(str(self.base)) as repository, repository.job(job) as opened:
             history = histories.load(opened.directory)
-            selected = Selected(opened, history, history.revisions)
+            selected = Selected(opened.name, history, history.revisions)
             return verify(repository, [selected], NoProgress(), quick=quick)
 
     def concluded(self, *jobs: str, quick: bool = False) -> Result:
@@ -158,7 +158,7 @@ class Site:
             for name in jobs or ("vm",):
                 job = stack.enter_context(repository.job(name))
                 history = histories.load(job.directory)
-                selection.append(Selected(job, history, history.revisions))
+                selection.append(Selected(job.name, history, history.revisions))
             result = verify(repository, selection, NoProgress(), quick=quick)
             assert conclude(repository, selection, result, self.clock, quick=quick).failed is None
             return result

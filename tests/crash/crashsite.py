@@ -173,7 +173,7 @@ class Scene:
             assert list(self.images) == [one.uuid for one in history.revisions]
             for revision in history.revisions:
                 assert self.images[revision.uuid] == image_of(repository, job, revision)
-            selected = Selected(job, history, history.revisions)
+            selected = Selected(job.name, history, history.revisions)
             assert [] == verify(repository, [selected], NoProgress(), quick=False).findings
 
     def check_next_backup(self) -> None:

@@ -130,7 +130,7 @@ class Worker:
             history = histories.load(job.directory)
             assert ((), ()) == (history.unreadable, history.lost)
             found = verify(
-                repository, [Selected(job, history, history.revisions)], NoProgress(), quick=False
+                repository, [Selected(job.name, history, history.revisions)], NoProgress(), quick=False
             )
             assert () == tuple(found.findings), found
 

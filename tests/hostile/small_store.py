@@ -136,7 +136,7 @@ class SmallStore:
         """Findings over the whole job; BackyError where it cannot run."""
         with Repository.open(str(self.site.base)) as repository, repository.job("vm") as job:
             history = histories.load(job.directory)
-            selected = Selected(job, history, history.revisions)
+            selected = Selected(job.name, history, history.revisions)
             return verify(repository, [selected], NoProgress(), quick=quick)
 
     def verified(self, *, quick: bool = False) -> set[str]:

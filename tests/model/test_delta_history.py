@@ -256,7 +256,7 @@ class DeltaHistory(RuleBasedStateMachine):
             for name in JOBS:
                 job = stack.enter_context(repository.job(name))
                 history = histories.load(job.directory)
-                selection.append(Selected(job, history, history.revisions))
+                selection.append(Selected(job.name, history, history.revisions))
             return verify(repository, selection, NoProgress(), quick=quick)
 
     @precondition(lambda self: self.damaged < DAMAGED_AT_ONCE and not self.is_lying)

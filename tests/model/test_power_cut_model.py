@@ -128,7 +128,7 @@ class World:
                 if uuid in images and images[uuid] != content:
                     raise LostError(f"{name}: {uuid} is wrong")
                 images[uuid] = content
-            selected = Selected(job, history, history.revisions)
+            selected = Selected(job.name, history, history.revisions)
             if verify(repository, [selected], NoProgress(), quick=False).findings:
                 raise LostError(f"{name}: verify found something")
 

@@ -226,6 +226,21 @@ NOW = START + timedelta(days=100)
             advanced(finished(Cycle(started_at=START), NOW - timedelta(days=61)), "ab", chunks=1),
             ["2 damaged chunks are in", "the whole store was not verified for 61 d 0 h"],
         ),
+        (
+            0,
+            Cycle(started_at=NOW, unsettled="open vm: permission denied."),
+            ["'backy verify --slice' does not get on, since it could not mark what it found: open vm: "],
+        ),
+        (
+            0,
+            Cycle(started_at=NOW, unlisted={"ab": "list ab: Input/output error."}),
+            ["'backy verify --slice' could not list folders of chunks, namely ab"],
+        ),
+        (
+            0,
+            Cycle(started_at=NOW, uncompared=("a", "b", "c", "d")),
+            ["'backy verify --slice' could not compare records with the store, of a, b, c (and 1 more)"],
+        ),
     ],
 )
 def test_check_is_told_of_damage_and_of_a_walk_that_is_late(

@@ -3,12 +3,15 @@
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import NamedTuple
 
 import click
 
 from backy.cli import edge
 from backy.cli.options import Options, pass_options
 from backy.cli.render import byte_range, counted, json, table
+from backy.cli.verify_slice import run_slice, tell_slice
+from backy.domain.revision import Distrust
 from backy.ground.clock import SystemClock
 from backy.ground.errors import (
     BackyError,
@@ -23,9 +26,7 @@ from backy.ground.errors import (
     UsageError,
 )
 from backy.ground.linux import keep_freed_memory
-from backy.ground.units import format_duration, parse_interval
 from backy.operation.select import choose
-from backy.operation.slices import Slice, verify_slice
 from backy.operation.trust import Concluded, conclude
 from backy.operation.verify import Finding, Result, Selected, verify
 from backy.repository import history as histories
@@ -62,7 +63,7 @@ def command(
     Decodes and hashes every chunk that the revisions need, shared ones once; of one job, or of all
     jobs where none is named. Bad chunks are moved aside with a report, so that the next backup stores
     them anew; revisions are marked as damaged or verified. Exit code 0: all is well, 1: findings,
-    2: it could not run, or not for every job, and found nothing.
+    2: it could not do everything, and found nothing.
 
     \b
     Example:
@@ -75,24 +76,28 @@ def command(
         if spec != ALL or quick or no_quarantine:
             raise OptionRefused("--slice", "it does not go with -r, --quick or --no-quarantine")
         with _could_not_verify():
-            found = _slice(options, duration)
-        _tell_slice(options, found, as_json=as_json)
+            found = run_slice(options, duration)
+        tell_slice(options, found, as_json=as_json)
         if found.bad or found.damaged:
             sys.exit(1)
+        if found.failed is not None:
+            sys.exit(CouldNotVerify.exit_code)
         return
     with _could_not_verify():
-        result, done, unreadable = _verify(options, spec, quick=quick, look_only=no_quarantine)
+        result, done, unreadable, awaited = _verify(options, spec, quick=quick, look_only=no_quarantine)
+    # What could not be marked as verified only is as trustworthy as before.
+    is_left = done.failed is not None and awaited
     if as_json:
         click.echo(json(_document(result, unreadable)))
     else:
         _tell_result(options, result, done, quick=quick)
     for name, error in unreadable.items():
         edge.say(f"warning: job {name!r} was not verified: {error.message}")
-    if result.findings and done.failed is not None:
+    if is_left or (result.findings and done.failed is not None):
         edge.say(f"warning: not everything could be moved aside or marked: {done.failed}")
     if result.findings:
         sys.exit(1)
-    if unreadable:
+    if unreadable or is_left:
         sys.exit(CouldNotVerify.exit_code)
 
 
@@ -128,10 +133,19 @@ def _tell_result(options: Options, result: Result, done: Concluded, *, quick: bo
         options.tell(f"{counted(done.healed, 'damaged chunk')} had been stored anew")
 
 
-def _verify(
-    options: Options, spec: str, *, quick: bool, look_only: bool
-) -> tuple[Result, Concluded, dict[str, StorageFailed]]:
-    """What was found and done, and which of several jobs could not be read."""
+class _Verified(NamedTuple):
+    """What was found and done, and which of several jobs could not be read.
+
+    `awaited`: some record spoke against its revision, in a way that verify takes back when all is good.
+    """
+
+    result: Result
+    done: Concluded
+    unreadable: dict[str, StorageFailed]
+    awaited: bool
+
+
+def _verify(options: Options, spec: str, *, quick: bool, look_only: bool) -> _Verified:
     with ExitStack() as stack:
         repository, name = stack.enter_context(options.opened())
         unreadable: dict[str, StorageFailed] = {}
@@ -140,12 +154,13 @@ def _verify(
             for job in repository.directories():
                 try:
                     with suppress(JobMissing):  # gone meanwhile, or no job
-                        selection.append(_selected(stack, repository, job, spec, lenient=True))
+                        selection.append(_selected(repository, job, spec, lenient=True))
                 except StorageFailed as error:
                     unreadable[job] = error
         else:
-            selection = [_selected(stack, repository, name, spec, lenient=False)]
-        log = stack.enter_context(options.log_for(selection[0].job if name else repository))
+            selection = [_selected(repository, name, spec, lenient=False)]
+        own = repository if name is None else stack.enter_context(repository.job(name))
+        log = stack.enter_context(options.log_for(own))
         log.info("verify started", job=name or "(all)", spec=spec, quick=quick)
         result = verify(repository, selection, options.progress(), quick=quick)
         done = Concluded()
@@ -160,72 +175,35 @@ def _verify(
             healed=done.healed,
             unreadable=list(unreadable),
         )
-        return result, done, unreadable
+        awaited = any(
+            one.damaged or (one.distrust is Distrust.STORE and not quick)
+            for selected in selection
+            for one in selected.revisions
+        )
+        return _Verified(result, done, unreadable, awaited)
 
 
-def _slice(options: Options, duration: str) -> Slice:
-    try:
-        seconds = parse_interval(duration)
-    except ValueError as error:
-        raise OptionRefused("--slice", str(error)) from error
-    with options.opened() as (repository, _), options.log_for(repository) as log:
-        log.info("verify started", slice=duration)
-        found = verify_slice(repository, SystemClock(), seconds, options.progress())
-        log.info("verify finished", slice=duration, chunks=found.chunks, bad=len(found.bad))
-        return found
-
-
-def _tell_slice(options: Options, found: Slice, *, as_json: bool) -> None:
-    if as_json:
-        document = {
-            **found._asdict(),
-            "bad": [one._asdict() for one in found.bad],
-            "slices_per_cycle": found.slices_per_cycle,
-        }
-        click.echo(json(document))
-    elif found.bad:
-        rows = [[one.chunk, "yes" if one.aside else "no", one.why] for one in found.bad]
-        click.echo(table(["Chunk", "Aside", "Why"], rows))
-    if not as_json:
-        done = f"{counted(found.chunks, 'chunk')} verified, {len(found.bad)} bad: "
-        if found.whole:
-            since = (found.cycle.finished_at or found.cycle.started_at) - found.cycle.started_at
-            took = format_duration(max(since.total_seconds(), 0.0))
-            options.tell(f"{done}the whole store is verified now, begun {took} ago")
-        else:
-            options.tell(
-                f"{done}{found.share:.1%} of the store; one such slice a day takes "
-                f"{counted(found.slices_per_cycle or 0, 'day')} for all of it"
-            )
-        if found.damaged:
-            options.tell(f"{counted(found.damaged, 'revision')} damaged: see 'backy reports'")
-    if found.failed is not None:
-        edge.say(f"warning: not everything could be written: {found.failed}")
-
-
-def _selected(
-    stack: ExitStack, repository: Repository, name: str, spec: str, *, lenient: bool
-) -> Selected:
+def _selected(repository: Repository, name: str, spec: str, *, lenient: bool) -> Selected:
     """A job's revisions that match; `lenient`: none is fine, since other jobs are verified too."""
-    job = stack.enter_context(repository.job(name))
-    history = histories.load(job.directory)
+    with repository.job(name) as job:
+        history = histories.load(job.directory)
     if spec == ALL:
-        return Selected(job, history, history.revisions)
+        return Selected(name, history, history.revisions)
     try:
         chosen = choose(history, spec, name)
     except HistoryUnclear:
         # What cannot be read is a finding; of the rest, all is verified rather than the wrong ones.
-        return Selected(job, history, history.revisions)
+        return Selected(name, history, history.revisions)
     except (RecordDamaged, FormatUnknown) as error:
         named = tuple(one for one in history.unreadable if one.error is error)
-        return Selected(job, history._replace(unreadable=named, lost=()), ())
+        return Selected(name, history._replace(unreadable=named, lost=()), ())
     except RevisionMissing:
         if not lenient and spec not in history.lost:
             raise
         named_lost = tuple(uuid for uuid in history.lost if uuid == spec)
-        return Selected(job, history._replace(unreadable=(), lost=named_lost), ())
+        return Selected(name, history._replace(unreadable=(), lost=named_lost), ())
     # A full UUID is found even where other records are unclear, and those are not meant then.
-    return Selected(job, history._replace(unreadable=(), lost=()), chosen)
+    return Selected(name, history._replace(unreadable=(), lost=()), chosen)
 
 
 def _table(findings: list[Finding]) -> str:

@@ -15,6 +15,7 @@ Limits: pure; `operation.slices` walks.
 """
 
 import math
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 import msgspec
@@ -37,6 +38,12 @@ class Cycle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     distrust: str | None = None
     # The end of the last slice, whatever it covered.
     sliced_at: datetime | None = None
+    # Why that slice could not keep how far it came: not everybody could be told of what it found.
+    unsettled: str | None = None
+    # The folders of the store that could not be listed when a walk came to them last, with the reason.
+    unlisted: dict[str, str] = {}
+    # The jobs whose records could not be compared with the store when a walk came to its end last.
+    uncompared: tuple[str, ...] = ()
     # Of the last whole cycle.
     finished_at: datetime | None = None
     finished_chunks: int = 0
@@ -64,9 +71,34 @@ def advanced(cycle: Cycle, cursor: str, *, chunks: int, bad: int = 0, unproven: 
     )
 
 
+def listed(cycle: Cycle, folder: str) -> Cycle:
+    """The cycle after it has seen what is in a folder."""
+    if folder not in cycle.unlisted:
+        return cycle
+    others = {name: why for name, why in cycle.unlisted.items() if name != folder}
+    return msgspec.structs.replace(cycle, unlisted=others)
+
+
+def passed_over(cycle: Cycle, folder: str, why: str) -> Cycle:
+    """The cycle after it has passed over a folder that cannot be listed."""
+    return msgspec.structs.replace(cycle, unlisted={**cycle.unlisted, folder: why})
+
+
 def finished(cycle: Cycle, now: datetime) -> Cycle:
     """The cycle at the end of the store; the next slice begins a new one."""
     return Cycle(started_at=cycle.started_at, finished_at=now, finished_chunks=cycle.chunks, cursor="")
+
+
+def unfinished(cycle: Cycle, uncompared: Collection[str]) -> Cycle:
+    """The cycle at the end of the store, which is not whole, since something could not be read.
+
+    Where that is the records of some jobs, which are to be compared with the store, the next slice tries
+    them again. Where it failed before, too, or was a folder, the walk begins anew: what cannot be read
+    must keep no chunk from being proven.
+    """
+    again = uncompared and not cycle.uncompared and not cycle.unlisted
+    cursor = cycle.cursor if again else ""
+    return msgspec.structs.replace(cycle, cursor=cursor, uncompared=tuple(uncompared))
 
 
 def share(before: str, after: str) -> float:

@@ -124,12 +124,29 @@ def judge_store(open_reports: int, cycle: Cycle | None, now: datetime) -> list[F
         chunks = "1 damaged chunk is" if open_reports == 1 else f"{open_reports} damaged chunks are"
         text = f"{chunks} in quarantine and not healed: see 'backy reports'"
         findings.append(Finding(State.WARNING, None, text))
+    if cycle is not None and cycle.unsettled is not None:
+        why = f"it could not mark what it found: {cycle.unsettled}"
+        text = f"'backy verify --slice' does not get on, since {why}"
+        findings.append(Finding(State.WARNING, None, text))
+    if cycle is not None and cycle.unlisted:
+        folders = _some([*cycle.unlisted])
+        text = f"'backy verify --slice' could not list folders of chunks, namely {folders}"
+        findings.append(Finding(State.WARNING, None, text))
+    if cycle is not None and cycle.uncompared:
+        jobs = _some(cycle.uncompared)
+        text = f"'backy verify --slice' could not compare records with the store, of {jobs}"
+        findings.append(Finding(State.WARNING, None, text))
     since = None if cycle is None else cycle.finished_at or cycle.started_at
     if since is not None and now - since >= VERIFIED_TOO_LONG_AGO:
         ago = format_duration((now - since).total_seconds())
         text = f"the whole store was not verified for {ago}: longer or more frequent slices would help"
         findings.append(Finding(State.WARNING, None, text))
     return findings
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" (and {len(names) - 3} more)" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def unknown(why: str) -> Report:

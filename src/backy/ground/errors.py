@@ -301,6 +301,11 @@ class ReportRefused(RepositoryError):
         return f"report {self.case} stays: {self.why}."
 
 
+# What the system refuses for want of descriptors or memory, here or on the whole host: that passes, and
+# says nothing of the file.
+OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
 @dataclass(eq=False, repr=False, match_args=False)
 class StorageFailed(RepositoryError):
     """The system refused `action` on `path`; `code` is the errno."""

@@ -5,14 +5,18 @@
 The store proper is walked in the order of ids, from where the last slice ended, and every chunk file
 is decoded and hashed past the page cache, a delta together with its base. So it needs no map, and
 proves what no revision of today needs, too. What proves to be bad is moved aside at once, with a
-report. At the end of the store the cycle is whole: then the records of all revisions are compared with
-what is there, since a file that is missing is never walked over. If the store was distrusted before the
-cycle began and not again since, and everything in it could be read, that distrust ends.
+report. Whom that hurts, or what could not be read, is said before the cursor is kept behind it; where
+that fails, the next slice meets it again. At the end of the store the records of all revisions are
+compared with what is there, since a file that is missing is never walked over; then the cycle is whole,
+unless some job could not be compared, or some folder not listed, which is passed over (`domain.cycle`).
+If the store was distrusted before a whole cycle began and not again since, and everything in it could
+be read, that distrust ends.
 
 Limits: ends between two portions, so a few seconds late. Within a portion deltas of one base are
 proven one after the other; a base is decoded again for each portion.
 """
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -24,25 +28,21 @@ from backy.domain import cycle as cycles
 from backy.domain.chunkmap import Entry
 from backy.domain.cycle import Cycle
 from backy.ground.clock import Clock
-from backy.ground.errors import ChunkMissing, DamageError, HistoryBusy, StorageFailed
+from backy.ground.errors import OF_THE_PROCESS, ChunkMissing, DamageError, StorageFailed
 from backy.operation import parallel
+from backy.operation.comparison import compare
 from backy.operation.progress import Progress
-from backy.operation.trust import files_of, missing_of, note_healed, refresh_hurt, settle
-from backy.operation.verify import blames_base, said_of
-from backy.repository import damage, layout, quarantine, trust
+from backy.operation.slice_findings import FAILURES, BadChunk, SliceFindings
+from backy.operation.trust import note_healed, sentence
+from backy.operation.verify import refuse_own_fault
+from backy.repository import layout, trust
 from backy.repository.chunks import ChunkReader
 from backy.repository.repository import Repository
 
 PORTION = 64
 _SAVE_EVERY = 5.0
-
-
-class BadChunk(NamedTuple):
-    """A chunk file that did not prove to be good, and whether it was moved aside."""
-
-    chunk: str
-    why: str
-    aside: bool
+# Of what a save took: all maps are read where something bad came up, so that takes a tenth of the time.
+_SAVE_PAUSE = 9
 
 
 class Slice(NamedTuple):
@@ -87,45 +87,43 @@ class _Walk:
             trust.read_cycle(repository.chunks), clock.now(), trust.word_of(repository.chunks)
         )
         self._from = self._cycle.cursor
-        self._bad: list[BadChunk] = []
-        self._suspects: dict[Entry, None] = {}
-        self._unproven: set[Entry] = set()
+        self._kept = self._cycle
+        self._found = SliceFindings(repository, clock)
         self._failed: str | None = None
 
     def run(self, progress: Progress) -> Slice:
-        started = saved = self._clock.monotonic()
+        started = self._clock.monotonic()
+        save_at = started + _SAVE_EVERY
         chunks = shown = 0
         whole = True
-        for portion in _portions(self._repository, self._from):
+        entries = self._behind(self._from)
+        while portion := list(islice(entries, PORTION)):
             bad = self._prove(portion)
             chunks += len(portion)
-            self._take(bad)
-            unproven = [entry for entry, error in bad.items() if self._may_be_good(entry, error)]
-            self._unproven.update(unproven)
             self._cycle = cycles.advanced(
                 self._cycle,
                 layout.chunk_name(portion[-1]),
                 chunks=len(portion),
                 bad=len(bad),
-                unproven=len(unproven),
+                unproven=self._found.take(bad),
             )
             now = self._clock.monotonic()
             progress.advance(round(now - started) - shown)
             shown = round(now - started)
-            if now - saved >= _SAVE_EVERY:
+            if now >= save_at:
                 self._save()
-                saved = now
+                after = self._clock.monotonic()
+                save_at = after + max(_SAVE_EVERY, _SAVE_PAUSE * (after - now))
             if now - started >= self._seconds and len(portion) == PORTION:
                 whole = False
                 break
         share = cycles.share(self._from, "" if whole else self._cycle.cursor)
-        damaged = self._settle()
+        self._found.settle()
         if whole:
-            damaged = self._compare()
-            self._cycle = cycles.finished(self._cycle, self._clock.now())
-        self._cycle = msgspec.structs.replace(self._cycle, sliced_at=self._clock.now())
-        self._save()
-        return Slice(tuple(self._bad), chunks, share, self._cycle, whole, damaged, self._failed)
+            whole = self._finish()
+        self._end()
+        bad, damaged = tuple(self._found.bad), self._found.damaged
+        return Slice(bad, chunks, share, self._kept, whole, damaged, self._failed)
 
     def _prove(self, portion: list[Entry]) -> dict[Entry, DamageError]:
         bad: dict[Entry, DamageError] = {}
@@ -141,6 +139,7 @@ class _Walk:
                     if error.chunk != layout.chunk_name(entry):
                         bad[entry] = error
                 except DamageError as error:
+                    refuse_own_fault(error)
                     bad[entry] = error
 
             return prove
@@ -148,79 +147,80 @@ class _Walk:
         parallel.run(sorted(portion, key=lambda one: (one.base or one.ident, one.ident)), prover)
         return bad
 
-    def _take(self, bad: dict[Entry, DamageError]) -> None:
-        """Move aside what is bad."""
-        size = self._repository.format.chunk_size
-        for entry, error in bad.items():
-            moved: list[str] = []
-            for file in files_of(entry):
-                with self._trying():
-                    case = quarantine.set_aside(self._chunks, size, file)
-                    moved += [case] if case is not None else []
-                self._suspects[file] = None
-            self._bad.append(BadChunk(layout.chunk_name(entry), said_of(entry, error), bool(moved)))
-
-    def _may_be_good(self, entry: Entry, error: DamageError) -> bool:
-        """Whether a file that was not proven is still there: it cannot be read, or was read wrong once.
-
-        A delta on a bad base is lost with that, or a full chunk has taken its place.
-        """
-        return not blames_base(entry, error) and self._chunks.has(layout.chunk_path(entry))
-
-    def _settle(self) -> int:
-        """Say whom it hurts, also of what a killed run left: how many revisions are damaged by it."""
-        damaged = 0
-        with self._trying():
-            missing = missing_of(self._repository, self._suspects)
-            damaged = settle(self._repository, self._clock, "verify", missing).damaged
-        with self._trying():
-            hurt = [one.hurt for one in damage.needing(self._repository, self._unproven)]
-            refresh_hurt(self._repository, hurt, failed=True)
-        return damaged
-
-    def _compare(self) -> int:
-        """What lacks a chunk without a case, and what healed: how many revisions are damaged now."""
+    def _finish(self) -> bool:
+        """At the end of the store: what healed, what is missing, whether the cycle is whole."""
         with self._trying():
             note_healed(self._repository, self._clock, "verify")
-            found = damage.refresh_all(self._repository, lambda _: True)
-            self._end_distrust()
-            return sum(one.damaged > 0 for one in found)
-        return 0
+        damaged, uncompared = compare(self._repository)
+        self._found.damaged = max(self._found.damaged, damaged)
+        for why in (*uncompared.values(), *self._cycle.unlisted.values()):
+            self._failed = self._failed or why
+        is_whole = self._found.is_settled and not uncompared and not self._cycle.unlisted
+        with self._trying():
+            self._end_distrust(is_whole=is_whole)
+        if is_whole:
+            self._cycle = cycles.finished(self._cycle, self._clock.now())
+        else:
+            self._cycle = cycles.unfinished(self._cycle, uncompared)
+        return is_whole
 
-    def _end_distrust(self) -> None:
+    def _end_distrust(self, *, is_whole: bool) -> None:
         """Believe the store again if this cycle has proven everything since it was distrusted."""
-        if self._cycle.distrust is not None and not self._cycle.unproven:
+        if is_whole and self._cycle.distrust is not None and not self._cycle.unproven:
             trust.end_distrust(self._repository, self._cycle.distrust)
         else:
             trust.forget_distrust(self._repository)
 
     def _save(self) -> None:
+        """Keep how far it has come, once everybody is told of what lies before that."""
+        if not self._found.is_settled:
+            self._found.settle()
+        if self._found.is_settled:
+            self._kept = self._cycle
+            self._write()
+
+    def _end(self) -> None:
+        """Keep that a slice has ended, and how far it has come or why it could not."""
+        if self._found.is_settled:
+            self._kept = self._cycle
+        self._kept = msgspec.structs.replace(
+            self._kept, sliced_at=self._clock.now(), unsettled=self._found.unsettled
+        )
+        self._failed = self._failed or self._found.failed or self._found.unsettled
+        self._write()
+
+    def _write(self) -> None:
         with self._trying():
-            trust.write_cycle(self._chunks, self._cycle)
+            trust.write_cycle(self._chunks, self._kept)
 
     @contextmanager
     def _trying(self) -> Iterator[None]:
         """Do it where the disk lets us; otherwise remember why not."""
         try:
             yield
-        except (StorageFailed, HistoryBusy) as error:
-            self._failed = error.message
+        except FAILURES as error:
+            self._failed = self._failed or sentence(self._repository, error)
 
+    def _behind(self, cursor: str) -> Iterator[Entry]:
+        """The chunk files behind the cursor, in the order of their names; StorageFailed.
 
-def _portions(repository: Repository, cursor: str) -> Iterator[list[Entry]]:
-    """The chunk files behind the cursor, in the order of their names, some at a time."""
-    entries = _behind(repository, cursor)
-    while portion := list(islice(entries, PORTION)):
-        yield portion
-
-
-def _behind(repository: Repository, cursor: str) -> Iterator[Entry]:
-    for prefix in layout.FANOUT:
-        if prefix < cursor[:2]:
-            continue
-        with repository.chunks.enter(prefix) as folder:
-            names = folder.names()
-        for name in names:
-            entry = layout.parse_chunk_name(name)
-            if entry is not None and name > cursor and name[:2] == prefix:
-                yield entry
+        A folder that cannot be listed is noted and passed over, so that it keeps none from being proven.
+        """
+        for prefix in layout.FANOUT:
+            if prefix < cursor[:2]:
+                continue
+            try:
+                with self._chunks.enter(prefix) as folder:
+                    names = folder.names()
+            except OSError as error:
+                failure = StorageFailed("list", self._chunks.file_path(prefix), error.errno or errno.EIO)
+                if error.errno in OF_THE_PROCESS:
+                    raise failure from error
+                self._cycle = cycles.passed_over(self._cycle, prefix, failure.message)
+                self._failed = self._failed or failure.message
+                continue
+            self._cycle = cycles.listed(self._cycle, prefix)
+            for name in names:
+                entry = layout.parse_chunk_name(name)
+                if entry is not None and name > cursor and name[:2] == prefix:
+                    yield entry

@@ -78,10 +78,11 @@ def conclude(
         distrust_denied(repository, result.denied)
     with tries.one():
         trust.forget_distrust(repository)
-    return done._replace(failed=None if tries.first is None else _sentence(repository, tries.first))
+    return done._replace(failed=None if tries.first is None else sentence(repository, tries.first))
 
 
-def _sentence(repository: Repository, failure: Exception) -> str:
+def sentence(repository: Repository, failure: Exception) -> str:
+    """Why something could not be done."""
     if isinstance(failure, BackyError):
         return failure.message
     code = failure.errno if isinstance(failure, OSError) else None
@@ -140,10 +141,10 @@ def _mark(
     bad = {(one.job, one.revision) for one in result.findings}
     count = 0
     tries = Tries(StorageFailed, HistoryBusy)
-    for job, _, revisions in selection:
-        with tries.one():
+    for name, _, revisions in selection:
+        with tries.one(), suppress(JobMissing), repository.job(name) as job:
             for seen in revisions:
-                owner = (job.name, seen.uuid)
+                owner = (name, seen.uuid)
                 with suppress(*_NOT_THERE):
                     now = seen
                     if owner in bad or seen.damaged:

@@ -1,18 +1,20 @@
 """Verify: is everything there that the selected revisions need, and is it what it was?
 
-    findings = verify(repository, [(job, revisions)], progress, quick=False)
+    findings = verify(repository, [(name, history, revisions)], progress, quick=False)
 
 Every chunk and every map is read past the page cache. Chunks are decoded (a delta with its base) and
 hashed, shared ones once; `quick` proves only the frames' checksums. Structure is proven too: each
 record, each map and each of its pages, and that no map lacks its record.
 
-What is found is a result, not an error. A revision that is forgotten meanwhile is no finding.
+What is found is a result, not an error. A revision that is forgotten meanwhile is no finding. A want of
+descriptors or memory says nothing of the store, so it ends all (StorageFailed).
 
 Limits: chunks are taken in passes by their id, so that memory holds at most a quarter of a million ids;
-maps are opened one at a time.
+jobs and maps are opened one at a time, so that their number costs no descriptors.
 """
 
 import enum
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,13 +25,16 @@ from backy.domain.chunk import ChunkId
 from backy.domain.chunkmap import Entry
 from backy.domain.revision import MapDigest, Revision
 from backy.ground.errors import (
+    OF_THE_PROCESS,
     ChunkDamaged,
     ChunkMissing,
     ChunkUnreadable,
     DamageError,
+    JobMissing,
     MapDamaged,
     MapUnreadable,
     RevisionGone,
+    StorageFailed,
 )
 from backy.operation import parallel
 from backy.operation.progress import Progress
@@ -37,7 +42,7 @@ from backy.repository.chunks import ChunkReader
 from backy.repository.history import History
 from backy.repository.layout import chunk_name
 from backy.repository.maps import MapReader, open_pinned
-from backy.repository.repository import Job, Repository
+from backy.repository.repository import Repository
 
 IDS_A_PASS = 250_000
 _TOGETHER = 32
@@ -78,10 +83,19 @@ def said_of(entry: Entry, error: DamageError) -> str:
     return f"its delta stands on a bad base: {error.message}" if of_base else error.message
 
 
-class Selected(NamedTuple):
-    """A job and which of its revisions to verify."""
+def refuse_own_fault(error: DamageError) -> None:
+    """Raise StorageFailed where a chunk could not be read for want of descriptors or memory.
 
-    job: Job
+    That is a fault of this process, or of its host, and says nothing of the chunk.
+    """
+    if isinstance(error, ChunkUnreadable) and error.code in OF_THE_PROCESS:
+        raise StorageFailed("read", f"chunk {error.chunk}", error.code) from error
+
+
+class Selected(NamedTuple):
+    """A job, by its name, and which of its revisions to verify."""
+
+    job: str
     history: History
     revisions: Sequence[Revision]
 
@@ -105,9 +119,9 @@ class Result(NamedTuple):
 def verify(
     repository: Repository, selection: Sequence[Selected], progress: Progress, *, quick: bool
 ) -> Result:
-    """Prove everything that the selected revisions need."""
+    """Prove everything that the selected revisions need; StorageFailed."""
     findings = [finding for one in selection for finding in _structure(one)]
-    maps = _Maps(selection)
+    maps = _Maps(repository, selection)
     maps.check()
     listed = maps.usable()
     entries = sum(one.entries for one in listed)
@@ -124,7 +138,7 @@ def verify(
         progress.end()
     findings += maps.findings
     findings.sort(key=lambda one: (one.job, one.revision, one.disk, one.ranges))
-    selected = {(one.job.name, revision.uuid) for one in selection for revision in one.revisions}
+    selected = {(one.job, revision.uuid) for one in selection for revision in one.revisions}
     bad = {(one.job, one.revision) for one in findings}
     proven = frozenset(selected - bad - maps.unread)
     unread, denied = frozenset(maps.unread), frozenset(maps.denied)
@@ -133,7 +147,7 @@ def verify(
 
 def _structure(selected: Selected) -> Iterator[Finding]:
     """Records that cannot be read or name no map, and maps whose record is gone."""
-    name = selected.job.name
+    name = selected.job
     for unreadable in selected.history.unreadable:
         yield Finding(Kind.RECORD, name, unreadable.uuid, "", None, (), unreadable.error.message)
     for uuid in selected.history.lost:
@@ -147,7 +161,7 @@ def _structure(selected: Selected) -> Iterator[Finding]:
 class _Map:
     """One map to be verified; `entries` counts its chunks that are not zero, once looked at."""
 
-    def __init__(self, job: Job, revision: Revision, wanted: MapDigest) -> None:
+    def __init__(self, job: str, revision: Revision, wanted: MapDigest) -> None:
         self.job = job
         self.revision = revision.uuid
         self.wanted = wanted
@@ -156,15 +170,23 @@ class _Map:
     @property
     def owner(self) -> tuple[str, str]:
         """Job and revision."""
-        return self.job.name, self.revision
+        return self.job, self.revision
 
-    def open(self) -> MapReader:
-        return open_pinned(self.job.directory, self.revision, self.wanted, fresh=True)
+    def open(self, repository: Repository) -> MapReader:
+        try:
+            with repository.job(self.job) as job:
+                return open_pinned(job.directory, self.revision, self.wanted, fresh=True)
+        except JobMissing as error:
+            raise RevisionGone(self.revision) from error
+        except StorageFailed as error:
+            if error.code in OF_THE_PROCESS:
+                raise
+            raise MapUnreadable(error.path, os.strerror(error.code)) from error
 
     def finding(
         self, kind: Kind, chunk: str | None, ranges: Sequence[tuple[int, int]], why: str
     ) -> Finding:
-        return Finding(kind, self.job.name, self.revision, self.wanted.disk, chunk, tuple(ranges), why)
+        return Finding(kind, self.job, self.revision, self.wanted.disk, chunk, tuple(ranges), why)
 
 
 class _Maps:
@@ -174,7 +196,8 @@ class _Maps:
     forgotten that is no finding, but nobody may say either that it is good. `denied`: see `Result`.
     """
 
-    def __init__(self, selection: Sequence[Selected]) -> None:
+    def __init__(self, repository: Repository, selection: Sequence[Selected]) -> None:
+        self._repository = repository
         self.findings: list[Finding] = []
         self.unread: set[tuple[str, str]] = set()
         self.denied: set[tuple[str, str]] = set()
@@ -192,7 +215,7 @@ class _Maps:
     def check(self) -> None:
         """Prove every page, and count the entries."""
         for one in self.usable():
-            with self._failing(one), one.open() as reader:
+            with self._failing(one), one.open(self._repository) as reader:
                 for number, _ in reader.stored():
                     page = reader.page(number)
                     one.entries += sum(1 for _ in page.used()) if page is not None else 0
@@ -200,7 +223,7 @@ class _Maps:
     def needs(self, low: int, high: int) -> Iterator[tuple[_Map, tuple[int, int], "_Need"]]:
         """(map, byte range, need) of every chunk in a part of the id space."""
         for one in self.usable():
-            with self._failing(one), one.open() as reader:
+            with self._failing(one), one.open(self._repository) as reader:
                 for index, entry in reader.used():
                     if low <= int.from_bytes(entry.ident[:2], "big") < high:
                         offset = index * reader.layout.chunk_size
@@ -271,6 +294,7 @@ class _Pass:
                         if look(need.entry) != need.length:
                             raise ChunkDamaged(chunk_name(need.entry), "its length is not its place's")
                     except DamageError as error:
+                        refuse_own_fault(error)
                         with self._lock:
                             self._bad[need] = error
                     progress.advance(repository.format.chunk_size)

@@ -22,6 +22,7 @@ from backy.domain.revision import Revision
 from backy.ground import durable, locks
 from backy.ground.directory import Directory
 from backy.ground.errors import (
+    OF_THE_PROCESS,
     BackyError,
     FormatUnknown,
     HistoryBusy,
@@ -51,7 +52,10 @@ class History(NamedTuple):
 
 
 def load(job: Directory) -> History:
-    """The history as it is now, oldest first; StorageFailed where it cannot be listed."""
+    """The history as it is now, oldest first; StorageFailed where it cannot be listed.
+
+    Also where descriptors or memory are wanting: nobody knows then what a record says.
+    """
     revisions: list[Revision] = []
     unreadable: list[Unreadable] = []
     recorded: set[str] = set()
@@ -182,7 +186,7 @@ def _held(job: Directory, *, patient: bool = True) -> Iterator[None]:
 
 
 def read(job: Directory, uuid: str) -> Revision:
-    """What a committed record says; RevisionGone, RecordDamaged, FormatUnknown."""
+    """What a committed record says; RevisionGone, RecordDamaged, FormatUnknown, StorageFailed."""
     name = uuid + layout.RECORD
     path = job.file_path(name)
     try:
@@ -190,6 +194,8 @@ def read(job: Directory, uuid: str) -> Revision:
     except FileNotFoundError as error:
         raise RevisionGone(uuid) from error
     except OSError as error:
+        if error.errno in OF_THE_PROCESS:
+            raise StorageFailed("read", path, error.errno) from error
         raise RecordDamaged(path, os.strerror(error.errno or 0)) from error
     except records.UnknownFormat as error:
         raise FormatUnknown(path, str(error)) from error

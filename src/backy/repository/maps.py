@@ -28,7 +28,13 @@ from backy.domain.chunkmap import Entry, Header, Layout, Page
 from backy.domain.revision import MapDigest
 from backy.ground import durable, linux, locks
 from backy.ground.directory import Directory
-from backy.ground.errors import MapDamaged, MapUnreadable, RevisionGone
+from backy.ground.errors import (
+    OF_THE_PROCESS,
+    MapDamaged,
+    MapUnreadable,
+    RevisionGone,
+    StorageFailed,
+)
 from backy.ground.pagecache import UncachedFile
 from backy.repository import layout
 
@@ -49,11 +55,11 @@ class _MapFile:
         self._uncached = UncachedFile(fd) if fresh else None
 
     def read(self, offset: int, length: int) -> bytes:
-        """Bytes that are there; MapDamaged, MapUnreadable."""
+        """Bytes that are there; MapDamaged, MapUnreadable, StorageFailed."""
         try:
             content = self._read(offset, length)
         except OSError as error:
-            raise MapUnreadable(self.path, os.strerror(error.errno or 0)) from error
+            raise _failure(self.path, error) from error
         if len(content) != length:
             raise MapDamaged(self.path, "it ends early")
         return content
@@ -156,6 +162,8 @@ def _offset(place: int) -> int:
 def open_pinned(job: Directory, uuid: str, wanted: MapDigest, *, fresh: bool = False) -> MapReader:
     """The map that a record describes, locked; MapDamaged, or RevisionGone if forgotten meanwhile.
 
+    StorageFailed for want of descriptors or memory, from the reader too: it says nothing of the map.
+
     With `fresh` it is read past the page cache, as proof about the disk needs.
     """
     name = layout.map_name(uuid, wanted.disk)
@@ -200,12 +208,20 @@ def open_found(job: Directory, name: str) -> MapReader:
         raise
 
 
-def _not_opened(path: str, error: OSError) -> MapDamaged:
+def _not_opened(path: str, error: OSError) -> MapDamaged | StorageFailed:
     """What it means that a map could not be opened: it is not there, is no file, or nobody knows."""
     if error.errno == errno.ENOENT:
         return MapDamaged(path, "it is missing")
-    why = os.strerror(error.errno or 0)
-    return MapDamaged(path, why) if error.errno in _NOT_A_FILE else MapUnreadable(path, why)
+    if error.errno in _NOT_A_FILE:
+        return MapDamaged(path, os.strerror(error.errno))
+    return _failure(path, error)
+
+
+def _failure(path: str, error: OSError) -> MapUnreadable | StorageFailed:
+    """What it means that the system does not give a map's bytes; StorageFailed says nothing of them."""
+    if error.errno in OF_THE_PROCESS:
+        return StorageFailed("read", path, error.errno)
+    return MapUnreadable(path, os.strerror(error.errno or 0))
 
 
 def _refuse_forgotten(job: Directory, uuid: str) -> None:

@@ -11,7 +11,6 @@ Limits: one writer, who holds `.backup`. A damaged list is no list: then nothing
 stay, and the next backup writes a new one.
 """
 
-import errno
 import os
 from collections.abc import Collection, Mapping
 
@@ -23,12 +22,10 @@ from backy.domain.names import check_disk_name
 from backy.domain.revision import SnapshotName
 from backy.ground import durable
 from backy.ground.directory import Directory
-from backy.ground.errors import NameRefused, SnapshotsDamaged, StorageFailed
+from backy.ground.errors import OF_THE_PROCESS, NameRefused, SnapshotsDamaged, StorageFailed
 from backy.repository import layout
 
 _MAX = 1 << 20
-# What says nothing about the list, whose place a new one must not take then.
-_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class _List(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -46,7 +43,8 @@ def listed(job: Directory) -> dict[SnapshotName, str]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        if error.errno in _PASSING:
+        # Of the list that says nothing, so a new one must not take its place.
+        if error.errno in OF_THE_PROCESS:
             raise StorageFailed("read", path, error.errno) from error
         raise SnapshotsDamaged(path, os.strerror(error.errno or 0)) from error
     except (ValueError, msgspec.DecodeError) as error:
