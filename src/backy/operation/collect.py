@@ -13,7 +13,7 @@ marks. On a nearly full disk the reserve is given up first and made again last.
 
 import errno
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -21,7 +21,7 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from backy.domain import collection as decisions
-from backy.domain.collection import GRACE, Known, Seal
+from backy.domain.collection import GRACE, Known, Seal, Vanished
 from backy.domain.marks import WORDS, Marks
 from backy.ground.clock import Clock
 from backy.ground.directory import Directory
@@ -76,8 +76,8 @@ def plan_collection(
         files = marking.inventory(repository)
         stops = _unexplained(repository, files, clock.now(), gone)[0]
         marks = _new_marks()
-        stops += _mark_all(repository, files, marks, progress, gone, spare_unused=True)
-        _refuse(stops)
+        found, present = _mark_all(repository, files, marks, progress, gone, spare_unused=True)
+        _refuse(stops + found + _vanished_since(repository, files, present, clock.now(), gone)[0])
         census = _census(repository, marks, progress)
         waiting = tuple(look_into_trash(repository, GRACE))
         foreign = (*census.foreign, *_strangers(repository.chunks))
@@ -170,7 +170,7 @@ class _Run:
             self._purge(ripe, self._mark(files))
         if not remembers:
             # There was no room; what was removed meanwhile must not be in the list.
-            self._remember(marking.inventory(self._repository))
+            self._remember_anew(files)
         waiting = tuple(look_into_trash(self._repository, self._grace))
         left = census.total - condemned.files + self._rescued - rescued
         return Collected(
@@ -212,6 +212,15 @@ class _Run:
         _refuse(stops)
         return written
 
+    def _remember_anew(self, files: dict[str, JobFiles]) -> None:
+        """Write down what is there now, and what of the first inventory went and has to be explained."""
+        now_there = marking.inventory(self._repository)
+        present = {name: found.present for name, found in now_there.items()}
+        stops, missing = _vanished_since(self._repository, files, present, self._clock.now(), self._gone)
+        known = decisions.still_known(_committed(now_there), missing)
+        remembered.write_known(self._chunks, known, complete=not stops)
+        _refuse(stops)
+
     def _ripe(self) -> list[str]:
         living = self._living()
         now = self._clock.now()
@@ -224,13 +233,14 @@ class _Run:
 
     def _mark(self, files: dict[str, JobFiles]) -> Marks:
         """Reap, then mark, job by job; CollectionStopped."""
-        for name in self._repository.directories():
-            with self._repository.base.enter(name) as job:
-                spared = files[name].committed if name in files else ()
-                has_writer = partial(_has_writer, self._repository, name)
-                self._maps += marking.reap(job, spared, has_writer, self._gone)
+        for name, job in _opened(self._repository, self._repository.directories()):
+            spared = files[name].committed if name in files else ()
+            has_writer = partial(_has_writer, self._repository, name)
+            self._maps += marking.reap(job, spared, has_writer, self._gone)
         marks = _new_marks()
-        _refuse(_mark_all(self._repository, files, marks, self._progress, self._gone))
+        stops, present = _mark_all(self._repository, files, marks, self._progress, self._gone)
+        now = self._clock.now()
+        _refuse(stops + _vanished_since(self._repository, files, present, now, self._gone)[0])
         return marks
 
     def _purge(self, names: list[str], marks: Marks) -> None:
@@ -273,6 +283,29 @@ def _unexplained(
         ], None
     present = {name: found.present for name, found in files.items()}
     missing = decisions.vanished(before, present, now, gone)
+    return _told(repository, missing), decisions.still_known(_committed(files), missing)
+
+
+def _vanished_since(
+    repository: Repository,
+    files: dict[str, JobFiles],
+    present: Mapping[str, Collection[str]],
+    now: datetime,
+    gone: Collection[str],
+) -> tuple[list[Stop], list[Vanished]]:
+    """What the inventory saw and is not `present` any more, though nothing of it was reaped.
+
+    A disk that is unmounted in between leaves an empty directory, which needs no chunk.
+    """
+    missing = decisions.vanished(Known(jobs=_committed(files)), present, now, gone)
+    return _told(repository, missing), missing
+
+
+def _committed(files: dict[str, JobFiles]) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(found.committed) for name, found in files.items()}
+
+
+def _told(repository: Repository, missing: list[Vanished]) -> list[Stop]:
     stops = []
     for one in missing:
         where = repository.base.file_path(one.job)
@@ -281,12 +314,22 @@ def _unexplained(
         else:
             why = f"the job's directory is gone, and with it revisions ({len(one.uuids)})"
         stops.append(Stop(where, why))
-    committed = {name: found.committed for name, found in files.items()}
-    return stops, decisions.still_known(committed, missing)
+    return stops
 
 
 def _new_marks() -> Marks:
     return Marks(word=os.urandom(1)[0] % WORDS)
+
+
+def _opened(repository: Repository, names: Sequence[str]) -> Iterator[tuple[str, Directory]]:
+    """These jobs' directories, open one after the other; what one had that went meanwhile is missed."""
+    for name in names:
+        try:
+            job = repository.base.enter(name)
+        except FileNotFoundError:
+            continue
+        with job:
+            yield name, job
 
 
 def _mark_all(
@@ -297,27 +340,30 @@ def _mark_all(
     gone: Collection[str],
     *,
     spare_unused: bool = False,
-) -> list[Stop]:
+) -> tuple[list[Stop], dict[str, frozenset[str]]]:
     """Mark the maps of all jobs that are there now, which may be more than in `files`.
 
-    With `spare_unused` maps that would be reaped do not count.
+    Says what stops it, and which UUIDs each job had. With `spare_unused` maps that would be reaped do
+    not count.
     """
     stops: list[Stop] = []
+    present = {}
     names = repository.directories()
     progress.begin("mark", len(names), "jobs")
     try:
-        for name in names:
-            with repository.base.enter(name) as job:
-                unused: set[str] = set()
-                if spare_unused and name in files:
-                    for orphan in marking.orphans(job, files[name].committed, gone):
-                        if marking.is_unused(job, orphan):
-                            unused.update(orphan.maps)
-                stops += marking.mark(job, marks, unused, gone)
+        for name, job in _opened(repository, names):
+            unused: set[str] = set()
+            if spare_unused and name in files:
+                for orphan in marking.orphans(job, files[name].committed, gone):
+                    if marking.is_unused(job, orphan):
+                        unused.update(orphan.maps)
+            found = marking.mark(job, marks, unused, gone)
+            stops += found.stops
+            present[name] = found.present
             progress.advance(1)
     finally:
         progress.end()
-    return stops
+    return stops, present
 
 
 def _census(repository: Repository, marks: Marks, progress: Progress) -> garbage.Census:
