@@ -112,10 +112,40 @@ def test_condemned_chunks_leave_the_store_and_keep_their_bytes(store: FakeStore)
     """Readers find them in the trash."""
     size = (store.path / FULL[0][:2] / FULL[0]).stat().st_blocks * 512
     with garbage.new_generation(store.chunks) as generation:
-        assert size == generation.condemn(FULL[0])
+        assert (1, size) == generation.condemn(FULL[0])
 
         assert FULL[0] not in store.names()
         assert FULL[0].encode() == (store.path / "trash" / generation.name / FULL[0]).read_bytes()
+
+
+def test_a_chunk_that_was_moved_aside_since_it_was_listed_is_passed_over(
+    store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Verify takes bad chunks into the quarantine, at any moment."""
+    gone = FULL[0]
+    listdir = os.listdir
+
+    def listed(folder: int) -> list[str]:
+        names = listdir(folder)
+        (store.path / gone[:2] / gone).unlink(missing_ok=True)
+        return names
+
+    monkeypatch.setattr(os, "listdir", listed)
+    found = garbage.take_census(store.chunks, marked(*FULL[1:], *DELTAS), lambda _: None)
+    assert (len(CHUNKS) - 1, (0, 0), ()) == found
+
+    put(store, gone)
+    assert set(CHUNKS) - {gone} == set(garbage.unmarked(store.chunks, marked()))
+    with garbage.new_generation(store.chunks) as generation:
+        assert (0, 0) == generation.condemn(gone)
+
+        def move_aside(step: str) -> None:
+            if step.startswith("move "):
+                (store.path / FULL[1][:2] / FULL[1]).unlink()
+
+        failpoint.install(move_aside)
+        assert (0, 0) == generation.condemn(FULL[1])
+    failpoint.install(None)
 
 
 def test_new_names_last_before_old_ones_are_gone_for_good(store: FakeStore) -> None:

@@ -247,24 +247,21 @@ class _Run:
         for name in names:
             with garbage.open_generation(self._chunks, name) as generation:
                 done = generation.purge(marks)
-            self._purged = Chunks(
-                self._purged.files + done.removed.files, self._purged.bytes + done.removed.bytes
-            )
+            self._purged = self._purged.plus(done.removed)
             self._rescued += done.rescued
             self._foreign += done.foreign
 
     def _condemn(self, marks: Marks) -> Chunks:
-        files = size = 0
+        done = Chunks()
         names = garbage.unmarked(self._chunks, marks)
         for first in names:
             with garbage.new_generation(self._chunks) as generation:
                 for name in chain([first], islice(names, A_GENERATION - 1)):
-                    size += generation.condemn(name)
-                    files += 1
+                    done = done.plus(generation.condemn(name))
                 generation.sync()
                 # The census comes last: who registers from here on finds none of these chunks.
                 generation.seal(self._clock.now(), self._living())
-        return Chunks(files, size)
+        return done
 
 
 def _unexplained(

@@ -17,7 +17,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -30,6 +30,7 @@ from backy.domain.collection import Seal
 from backy.domain.marks import Marks
 from backy.ground import durable
 from backy.ground.directory import Directory
+from backy.ground.errors import StorageFailed
 from backy.repository import layout
 
 _MAX_SEAL = 1 << 20
@@ -41,6 +42,10 @@ class Chunks(NamedTuple):
 
     files: int = 0
     bytes: int = 0
+
+    def plus(self, more: "Chunks") -> "Chunks":
+        """Both together."""
+        return Chunks(self.files + more.files, self.bytes + more.bytes)
 
 
 class Purged(NamedTuple):
@@ -65,19 +70,19 @@ def take_census(chunks: Directory, marks: Marks, advance: Callable[[int], None])
     foreign: list[str] = []
     for prefix in layout.FANOUT:
         with chunks.enter(prefix) as folder:
-            names = os.listdir(folder.fd)
-            total += len(names)
-            for name in names:
+            for name in os.listdir(folder.fd):
                 if _is_marked(name, marks):
+                    total += 1
                     continue
-                found = _chunk_file(folder, name) if name[:2] == prefix else None
-                if found is not None:
-                    files += 1
-                    size += found.st_blocks * 512
-                else:
-                    foreign.append(folder.file_path(name))
+                with _unless_gone():
+                    found = _chunk_file(folder, name) if name[:2] == prefix else None
+                    if found is not None:
+                        files += 1
+                        size += found.st_blocks * 512
+                    else:
+                        foreign.append(folder.file_path(name))
         advance(1)
-    return Census(total - len(foreign), Chunks(files, size), tuple(foreign))
+    return Census(total + files, Chunks(files, size), tuple(foreign))
 
 
 def unmarked(chunks: Directory, marks: Marks) -> Iterator[str]:
@@ -88,7 +93,10 @@ def unmarked(chunks: Directory, marks: Marks) -> Iterator[str]:
                 for name in os.listdir(folder.fd):
                     if ("." in name) != deltas or _is_marked(name, marks):
                         continue
-                    if name[:2] == prefix and _chunk_file(folder, name) is not None:
+                    found = None
+                    with _unless_gone():
+                        found = _chunk_file(folder, name) if name[:2] == prefix else None
+                    if found is not None:
                         yield name
 
 
@@ -135,15 +143,17 @@ class Generation:
         self._open.callback(folder.close)
         self._stored: dict[str, Directory] = {}
 
-    def condemn(self, name: str) -> int:
-        """Take a chunk file out of the store proper: its bytes. Only into an unsealed generation."""
+    def condemn(self, name: str) -> Chunks:
+        """Take a chunk file that is there out of the store proper. Only into an unsealed generation."""
         prefix = name[:2]
         if prefix not in self._stored:
             self._stored[prefix] = self._open.enter_context(self._chunks.enter(prefix))
         stored = self._stored[prefix]
-        size = os.stat(name, dir_fd=stored.fd, follow_symlinks=False).st_blocks * 512
-        durable.move(stored, name, self._folder, name)
-        return size
+        with _unless_gone():
+            size = os.stat(name, dir_fd=stored.fd, follow_symlinks=False).st_blocks * 512
+            durable.move(stored, name, self._folder, name)
+            return Chunks(1, size)
+        return Chunks()
 
     def seal(self, now: datetime, living: Collection[str]) -> Seal:
         """Note the writers that live, after everything in it has become durable. Never twice.
@@ -259,6 +269,18 @@ def _is_marked(name: str, marks: Marks) -> bool:
         return name in marks
     except ValueError:
         return False
+
+
+@contextmanager
+def _unless_gone() -> Iterator[None]:
+    """Deal with a file of the store proper, which verify may have moved aside since it was listed."""
+    try:
+        yield
+    except FileNotFoundError:
+        return
+    except StorageFailed as error:
+        if error.code != errno.ENOENT:
+            raise
 
 
 def _chunk_file(folder: Directory, name: str) -> os.stat_result | None:
