@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -128,13 +128,22 @@ def test_on_a_full_disk_the_list_stays_if_something_vanished(chunks: Directory) 
     assert KNOWN == read_known(chunks)
 
 
-def test_on_a_full_disk_an_old_outcome_is_forgotten(chunks: Directory) -> None:
+def test_on_a_full_disk_a_success_lets_an_old_outcome_be_forgotten(chunks: Directory) -> None:
     """It is no longer true, and no reason to fail."""
     write_outcome(chunks, OUTCOME)
     failpoint.install(Steps(fail_at="create in", code=errno.ENOSPC))
-    write_outcome(chunks, OUTCOME)
+    write_outcome(chunks, Outcome(at=NOW))
 
     assert read_outcome(chunks) is None
+
+
+def test_on_a_full_disk_a_failure_leaves_the_old_outcome(chunks: Directory) -> None:
+    """An old failure still says that something is wrong, and an old success gets old."""
+    write_outcome(chunks, OUTCOME)
+    failpoint.install(Steps(fail_at="create in", code=errno.ENOSPC))
+    write_outcome(chunks, Outcome(at=NOW + timedelta(days=1), stopped=("full",)))
+
+    assert OUTCOME == read_outcome(chunks)
 
 
 @pytest.mark.parametrize("complete", [True, False])

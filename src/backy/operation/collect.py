@@ -25,7 +25,7 @@ from backy.domain.collection import GRACE, Known, Seal, Vanished
 from backy.domain.marks import WORDS, Marks
 from backy.ground.clock import Clock
 from backy.ground.directory import Directory
-from backy.ground.errors import CollectionStopped, CollectionTooMuch, StorageFailed
+from backy.ground.errors import BackyError, CollectionStopped, CollectionTooMuch, StorageFailed
 from backy.operation.progress import Progress
 from backy.repository import garbage, layout, marking, remembered, reserve, users
 from backy.repository.garbage import Chunks
@@ -99,29 +99,49 @@ def collect(
     the store to go, and `gone` names jobs and UUIDs that were removed on purpose.
     """
     check_writable_here(repository.base)
-    with collecting(repository.chunks), _telling(repository):
+    with collecting(repository.chunks):
         # A newer version may have set a requirement since we opened.
         repository.read_format()
-        reserve.give_up(repository.chunks)
-        try:
+        with _noting_failure(repository, clock), _telling(repository):
+            reserve.give_up(repository.chunks)
             run = _Run(repository, clock, progress, timedelta(0) if waive_grace else GRACE, gone)
             done = run.collect(force=force)
-        except (CollectionStopped, CollectionTooMuch) as error:
-            stops = (
-                [": ".join(one) for one in error.stops] if isinstance(error, CollectionStopped) else []
+            reserve.restore(repository.chunks)
+            outcome = Outcome(
+                at=clock.now(),
+                chunks=done.left,
+                condemned=done.condemned.files,
+                purged=done.purged.files,
             )
-            outcome = Outcome(at=clock.now(), stopped=tuple(stops) or (error.message,))
-            with suppress(StorageFailed):
-                # What it was given up for did not happen, and backups would fill it.
-                reserve.restore(repository.chunks, roomy=False)
+            remembered.write_outcome(repository.chunks, outcome)
+            return done
+
+
+@contextmanager
+def _noting_failure(repository: Repository, clock: Clock) -> Iterator[None]:
+    """Whatever ends the run early: say why for `check`, and make the reserve again.
+
+    Each as far as the disk lets us, since what is to be told is the first error. A run that somebody
+    ends has no outcome.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, BackyError):
+            with suppress(BackyError, OSError):
+                # First, while there is the room of the reserve.
+                outcome = Outcome(at=clock.now(), stopped=_reasons(error))
                 remembered.write_outcome(repository.chunks, outcome)
-            raise
-        reserve.restore(repository.chunks)
-        outcome = Outcome(
-            at=clock.now(), chunks=done.left, condemned=done.condemned.files, purged=done.purged.files
-        )
-        remembered.write_outcome(repository.chunks, outcome)
-        return done
+        with suppress(BackyError, OSError):
+            # What it was given up for did not happen, and backups would fill it.
+            reserve.restore(repository.chunks, roomy=False)
+        raise
+
+
+def _reasons(error: BackyError) -> tuple[str, ...]:
+    if isinstance(error, CollectionStopped):
+        return tuple(": ".join(one) for one in error.stops)
+    return (error.message,)
 
 
 class _Run:

@@ -25,7 +25,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a collection ended; `stopped` says why nothing was collected, empty if it was."""
+    """How a collection ended; `stopped` says why it ended early, empty if it did not."""
 
     at: datetime
     stopped: tuple[str, ...] = ()
@@ -76,14 +76,15 @@ def read_outcome(chunks: Directory) -> Outcome | None:
 
 
 def write_outcome(chunks: Directory, outcome: Outcome) -> None:
-    """Remember how it ended, or on a full disk nothing. StorageFailed."""
+    """Remember how it ended; on a full disk at least no failure that is over. StorageFailed."""
     try:
         durable.replace(chunks, layout.COLLECTION, sealed.seal(msgspec.json.encode(outcome)))
     except StorageFailed as error:
         if error.code not in _FULL:
             raise
-        # What happened before is no longer true.
-        _remove(chunks, layout.COLLECTION)
+        # A failure before this one is still true, and an old success shows by its age.
+        if not outcome.stopped:
+            _remove(chunks, layout.COLLECTION)
 
 
 def _remove(chunks: Directory, name: str) -> None:

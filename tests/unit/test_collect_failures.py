@@ -1,0 +1,141 @@
+"""A collection that fails: `check` is told why, and the reserve is made again."""
+
+import errno
+import os
+from datetime import timedelta
+
+import pytest
+from small_store import EPOCH
+
+from backy.domain.revision import Revision
+from backy.ground import failpoint
+from backy.ground.directory import Directory
+from backy.ground.errors import StorageFailed
+from backy.repository import remembered, reserve
+from backy.repository.remembered import Outcome
+from collecting import DAY, Meanwhile, back_up, forget, gc
+from fakes import Steps
+from testsite import CHUNK, Site
+
+
+@pytest.fixture
+def kept(site: Site) -> Revision:
+    """A revision that is kept, beside garbage in the store and in a generation."""
+    revision = back_up(site, 1)
+    forget(site, back_up(site, 2))
+    gc(site)
+    forget(site, back_up(site, 3))
+    return revision
+
+
+def outcome(site: Site) -> Outcome:
+    """How the last collection ended."""
+    with Directory.open(str(site.chunks)) as chunks:
+        found = remembered.read_outcome(chunks)
+    assert found is not None
+    return found
+
+
+class Terminated(BaseException):
+    """What a signal raises."""
+
+
+def raise_it(error: BaseException) -> None:
+    """Raise, from a lambda."""
+    raise error
+
+
+# ..What is told...............................................................................
+
+
+@pytest.mark.parametrize("step", ["sync ", "make "])
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EMFILE])
+def test_a_failed_run_says_why_for_check(site: Site, kept: Revision, step: str, code: int) -> None:
+    """Whatever the system refused; before, the last success stood there for ever."""
+    failpoint.install(Steps(fail_at=f"{step}{site.chunks}/trash", code=code))
+    with pytest.raises(StorageFailed) as caught:
+        gc(site, DAY)
+    failpoint.install(None)
+
+    found = outcome(site)
+    assert (EPOCH + timedelta(days=1), (caught.value.message,)) == (found.at, found.stopped)
+    gc(site, DAY)
+    assert () == outcome(site).stopped
+
+
+def test_a_call_that_fails_outside_of_what_is_written_says_why_too(site: Site, kept: Revision) -> None:
+    """A folder that cannot be listed, for one."""
+    error = OSError(errno.EIO, os.strerror(errno.EIO), str(site.chunks / "ab"))
+    with pytest.raises(StorageFailed):
+        gc(site, meanwhile=Meanwhile("look for garbage", lambda: raise_it(error)))
+
+    assert (f"read {site.chunks}/ab: Input/output error.",) == outcome(site).stopped
+
+
+def test_a_run_that_somebody_ends_has_no_outcome(site: Site, kept: Revision) -> None:
+    """It is no failure; the next one goes on."""
+    before = outcome(site)
+    with pytest.raises(Terminated):
+        gc(site, DAY, meanwhile=Meanwhile("mark", lambda: raise_it(Terminated())))
+
+    assert before == outcome(site)
+
+
+def test_an_outcome_that_cannot_be_written_hides_no_error(site: Site, kept: Revision) -> None:
+    """What was wrong first is told, and the old outcome stays, and gets old."""
+    before = outcome(site)
+    failing: list[str] = []
+
+    def fail(step: str) -> None:
+        if failing or step.startswith(f"make {site.chunks}/trash"):
+            failing.append(step)
+            raise OSError(errno.EROFS if len(failing) == 1 else errno.EIO, "")
+
+    failpoint.install(fail)
+    with pytest.raises(StorageFailed, match="mounted read-only"):
+        gc(site)
+    failpoint.install(None)
+
+    assert len(failing) > 1
+    assert before == outcome(site)
+
+
+# ..The reserve................................................................................
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, os.strerror(errno.EIO)), Terminated(), KeyboardInterrupt()]
+)
+def test_the_reserve_is_made_again_however_the_run_ends(
+    site: Site, kept: Revision, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """Backups would fill the room that it was given up for."""
+    monkeypatch.setattr("backy.repository.layout.RESERVE_SIZE", CHUNK)
+    given_up = site.chunks / "reserve"
+    given_up.write_bytes(bytes(CHUNK))
+    monkeypatch.setattr(reserve, "free_bytes", lambda _: 0 if given_up.exists() else CHUNK)
+    with pytest.raises((StorageFailed, Terminated, KeyboardInterrupt)):
+        gc(site, meanwhile=Meanwhile("mark", lambda: raise_it(error)))
+
+    assert given_up.read_bytes() not in (b"", bytes(CHUNK))
+
+
+def test_why_it_failed_is_written_while_there_is_the_room_of_the_reserve(
+    site: Site, kept: Revision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Afterwards there may be none."""
+    monkeypatch.setattr("backy.repository.layout.RESERVE_SIZE", CHUNK)
+    (site.chunks / "reserve").unlink()
+    monkeypatch.setattr(reserve, "free_bytes", lambda _: CHUNK)
+
+    def full_with_reserve(step: str) -> None:
+        if step.startswith("create in") and (site.chunks / "reserve").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    failpoint.install(full_with_reserve)
+    error = OSError(errno.EIO, os.strerror(errno.EIO))
+    with pytest.raises(StorageFailed):
+        gc(site, meanwhile=Meanwhile("mark", lambda: raise_it(error)))
+
+    assert (site.chunks / "reserve").exists()
+    assert "Input/output error" in outcome(site).stopped[0]
