@@ -1,8 +1,9 @@
-"""A collection that fails: `check` is told why, and the reserve is made again."""
+"""A collection that fails: `check` is told why, the reserve is made again, and rot ends."""
 
 import errno
 import os
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from small_store import EPOCH
@@ -10,10 +11,13 @@ from small_store import EPOCH
 from backy.domain.revision import Revision
 from backy.ground import failpoint
 from backy.ground.directory import Directory
-from backy.ground.errors import StorageFailed
+from backy.ground.errors import CollectionStopped, StorageFailed
+from backy.operation.collect import look_into_trash
 from backy.repository import remembered, reserve
 from backy.repository.remembered import Outcome
-from collecting import DAY, Meanwhile, back_up, forget, gc
+from backy.repository.repository import Repository
+from backy.repository.users import registered
+from collecting import DAY, Meanwhile, back_up, forget, gc, names
 from fakes import Steps
 from testsite import CHUNK, Site
 
@@ -139,3 +143,58 @@ def test_why_it_failed_is_written_while_there_is_the_room_of_the_reserve(
 
     assert (site.chunks / "reserve").exists()
     assert "Input/output error" in outcome(site).stopped[0]
+
+
+# ..Rot........................................................................................
+
+
+def rot(monkeypatch: pytest.MonkeyPatch, path: Path, code: int) -> None:
+    """The disk does not return this file until it is replaced, as on a file system with checksums."""
+    rotten = path.stat().st_ino
+    read = Directory.read
+
+    def fails(self: Directory, name: str, limit: int) -> bytes:
+        if name == path.name and path.exists() and path.stat().st_ino == rotten:
+            raise OSError(code, os.strerror(code))
+        return read(self, name, limit)
+
+    monkeypatch.setattr(Directory, "read", fails)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EUCLEAN, errno.EBADMSG])
+def test_a_rotten_seal_is_made_anew(
+    site: Site, kept: Revision, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """It says nothing of who lived, so its generation waits for a day more, and for who lives now."""
+    (seal,) = (site.chunks / "trash").glob("*/sealed")
+    rot(monkeypatch, seal, code)
+    with (
+        Repository.open(str(site.base)) as repository,
+        registered(repository.chunks, "vm", EPOCH) as user,
+    ):
+        assert [] == [*look_into_trash(repository)]
+        done = gc(site, DAY)
+        (resealed,) = [one for one in done.waiting if one.generation == seal.parent.name]
+
+    assert (0, EPOCH + timedelta(days=1)) == (done.purged.files, resealed.sealed_at)
+    assert user.name in [one.name for one in resealed.writers]
+    assert 6 == gc(site, 2 * DAY).purged.files
+    assert site.chunks_of(kept) == names(site)
+
+
+def test_a_rotten_list_of_known_revisions_says_what_to_do(
+    site: Site, kept: Revision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its path, for check too; once it is removed, gc goes on."""
+    known = site.chunks / "known"
+    rot(monkeypatch, known, errno.EIO)
+    said = (
+        "the list of known revisions is damaged (Input/output error); remove it once all jobs are there"
+    )
+    with pytest.raises(CollectionStopped) as caught:
+        gc(site)
+    assert ((str(known), said),) == caught.value.stops
+    assert (f"{known}: {said}",) == outcome(site).stopped
+
+    known.unlink()
+    assert 3 == gc(site).condemned.files

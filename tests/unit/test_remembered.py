@@ -74,6 +74,20 @@ def test_a_list_that_was_cut_short_is_damage(chunks: Directory) -> None:
             read_known(chunks)
 
 
+@pytest.mark.parametrize("code", [errno.EIO, errno.EUCLEAN, errno.EBADMSG])
+def test_a_list_that_the_disk_does_not_return_is_damage(
+    chunks: Directory, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """As on file systems with checksums of their own."""
+
+    def fails(_name: str) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(chunks, "open_file", fails)
+    with pytest.raises(ValueError, match=os.strerror(code)):
+        read_known(chunks)
+
+
 @pytest.mark.parametrize("kind", ["directory", "pipe", "link"])
 def test_what_is_no_file_is_told_by_its_path(chunks: Directory, kind: str) -> None:
     """And is not taken for a missing list."""

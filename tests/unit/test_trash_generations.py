@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -227,17 +227,37 @@ def test_what_is_no_file_is_no_seal(store: FakeStore, kind: str) -> None:
         assert Seal(at=NOW, writers=()) == generation.reseal(NOW, [])
 
 
-def test_a_seal_that_the_disk_does_not_return_is_not_replaced(
-    store: FakeStore, monkeypatch: pytest.MonkeyPatch
+def failing(code: int) -> Callable[[str], int]:
+    """An `open_file` that always fails."""
+
+    def fails(_name: str) -> int:
+        raise OSError(code, os.strerror(code))
+
+    return fails
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EUCLEAN, errno.EBADMSG])
+def test_a_seal_that_the_disk_does_not_return_is_none_that_can_be_read(
+    store: FakeStore, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    """The census in it may be the one that holds."""
+    """As one with wrong bytes: whoever is in it and lives is in the new one, which holds for longer."""
     with condemned(store) as generation:
+        monkeypatch.setattr(generation._folder, "open_file", failing(code))
+        with pytest.raises(ValueError, match="it is not a seal"):
+            generation.read_seal()
+        monkeypatch.undo()
 
-        def fails(_name: str) -> int:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        assert Seal(at=NOW, writers=("a",)) == generation.reseal(NOW, ["a"]) == generation.read_seal()
 
-        monkeypatch.setattr(generation._folder, "open_file", fails)
-        with pytest.raises(OSError, match="Input/output"):
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EMFILE, errno.ENOMEM])
+def test_a_seal_that_may_not_be_read_is_told_by_its_path(
+    store: FakeStore, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """That is over at some time, so it is not replaced."""
+    with condemned(store) as generation:
+        monkeypatch.setattr(generation._folder, "open_file", failing(code))
+        with pytest.raises(StorageFailed, match=f"read {store.path}/trash/{generation.name}/sealed: "):
             generation.read_seal()
 
 

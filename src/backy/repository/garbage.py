@@ -29,12 +29,12 @@ from backy.domain import sealed
 from backy.domain.collection import Seal
 from backy.domain.marks import Marks
 from backy.ground import durable
-from backy.ground.directory import Directory
+from backy.ground.directory import ROTTEN, Directory
 from backy.ground.errors import StorageFailed
 from backy.repository import layout
 
 _MAX_SEAL = 1 << 20
-_NO_SEAL = (errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EFBIG)
+_NO_SEAL = (errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EFBIG, *ROTTEN)
 
 
 class Chunks(NamedTuple):
@@ -181,7 +181,11 @@ class Generation:
         return self.seal(now, living)
 
     def read_seal(self) -> Seal | None:
-        """The seal; None if it has none. ValueError if it cannot be read."""
+        """The seal; None if it has none. ValueError if it is none or rotten, StorageFailed.
+
+        One that the disk does not return is as good as one with wrong bytes: a seal that is made anew
+        holds for longer, and for every writer that the old one may hold for and that lives.
+        """
         try:
             content = self._folder.read(layout.SEALED, _MAX_SEAL)
         except FileNotFoundError:
@@ -189,7 +193,8 @@ class Generation:
         except OSError as error:
             if error.errno in _NO_SEAL:
                 raise ValueError("it is not a seal") from error
-            raise
+            path = self._folder.file_path(layout.SEALED)
+            raise StorageFailed("read", path, error.errno or errno.EIO) from error
         try:
             seal = msgspec.json.decode(sealed.unseal(content), type=Seal)
         except msgspec.DecodeError as error:

@@ -8,6 +8,7 @@ then one run cannot tell what vanished.
 """
 
 import errno
+import os
 from datetime import datetime
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from backy.domain import sealed
 from backy.domain.collection import Known
 from backy.ground import durable
-from backy.ground.directory import Directory
+from backy.ground.directory import ROTTEN, Directory
 from backy.ground.errors import StorageFailed
 from backy.repository import layout
 
@@ -35,12 +36,14 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 def read_known(chunks: Directory) -> Known:
-    """The known revisions, none before the first run; ValueError for damage, StorageFailed."""
+    """The known revisions, none before the first run; ValueError for damage and rot, StorageFailed."""
     try:
         content = chunks.read(layout.KNOWN, _MAX_KNOWN)
     except FileNotFoundError:
         return Known(jobs={})
     except OSError as error:
+        if error.errno in ROTTEN:
+            raise ValueError(os.strerror(error.errno or 0)) from error
         raise StorageFailed("read", chunks.file_path(layout.KNOWN), error.errno or 0) from error
     try:
         return msgspec.json.decode(sealed.unseal(content), type=Known)
