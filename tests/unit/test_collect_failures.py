@@ -4,6 +4,7 @@ import errno
 import os
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_store import EPOCH
@@ -17,7 +18,7 @@ from backy.repository import remembered, reserve
 from backy.repository.remembered import Outcome
 from backy.repository.repository import Repository
 from backy.repository.users import registered
-from collecting import DAY, Meanwhile, back_up, forget, gc, names
+from collecting import DAY, Meanwhile, back_up, forget, gc, names, plan
 from fakes import Steps
 from testsite import CHUNK, Site
 
@@ -198,3 +199,61 @@ def test_a_rotten_list_of_known_revisions_says_what_to_do(
 
     known.unlink()
     assert 3 == gc(site).condemned.files
+
+
+# ..What the system refuses....................................................................
+
+
+def test_one_broken_file_stops_nothing(
+    site: Site, kept: Revision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All other garbage goes, day by day, and the outcome says what was left alone."""
+    bad = min(names(site) - site.chunks_of(kept))
+    looked = os.stat
+
+    def fails(path: str, **options: Any) -> os.stat_result:
+        if path == bad:
+            raise OSError(errno.EUCLEAN, os.strerror(errno.EUCLEAN), path)
+        return looked(path, **options)
+
+    monkeypatch.setattr(os, "stat", fails)
+    said = (f"look at {site.chunks}/{bad[:2]}/{bad}: Structure needs cleaning.",)
+    assert said == plan(site).refused
+    assert (2, said) == ((done := gc(site, DAY)).condemned.files, done.refused)
+    assert ((), said) == (outcome(site).stopped, outcome(site).refused)
+    assert 2 == gc(site, 2 * DAY).purged.files
+    monkeypatch.undo()
+
+    assert site.chunks_of(kept) | {bad} == names(site)
+    assert 1 == gc(site, 3 * DAY).condemned.files
+    assert () == outcome(site).refused
+
+
+def test_a_dead_writer_that_cannot_be_buried_stops_nothing(site: Site, kept: Revision) -> None:
+    """It is dead all the same, and holds nothing."""
+    dead = site.chunks / "users" / "00000000-0000-4000-8000-00000000dead"
+    dead.touch()
+
+    def fail(step: str) -> None:
+        if step == f"remove {dead}":
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    failpoint.install(fail)
+    done = gc(site, DAY)
+
+    assert (3, 3, 1) == (done.purged.files, done.condemned.files, len(done.refused))
+    assert [()] == [one.writers for one in done.waiting]
+
+
+def test_the_outcome_names_ten_of_many(site: Site, kept: Revision) -> None:
+    """Which is enough to see what it is."""
+    for number in range(12):
+        (site.chunks / "users" / f"00000000-0000-4000-8000-0000000000{number:02}").touch()
+
+    def fail(step: str) -> None:
+        if step.startswith(f"remove {site.chunks}/users/"):
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    failpoint.install(fail)
+    assert 12 == len(gc(site).refused)
+    assert 10 == len(outcome(site).refused)

@@ -181,6 +181,14 @@ def test_job_without_a_schedule_is_never_late() -> None:
     assert "inf" not in report.line
 
 
+def test_files_that_a_collection_left_alone_are_a_warning() -> None:
+    """All other garbage goes, but they are a sign of a bad disk."""
+    (found,) = judge_collection((), [], NOW, ["move /srv/f: Structure needs cleaning."])
+
+    text = "garbage collection left a file alone: move /srv/f: Structure needs cleaning."
+    assert (State.WARNING, None, text) == found
+
+
 def test_a_stopped_collection_is_critical() -> None:
     """With each reason; nothing is lost meanwhile, but the disk fills."""
     found = judge_collection(["/srv/backy/vm: it is gone", "why"], [], NOW)

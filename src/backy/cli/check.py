@@ -108,7 +108,8 @@ def _store(repository: Repository, now: datetime) -> list[Finding]:
         for one in look_into_trash(repository)
         for writer in one.writers
     ]
-    collection = judge_collection(outcome.stopped if outcome is not None else (), held, now)
+    stopped, refused = ((), ()) if outcome is None else (outcome.stopped, outcome.refused)
+    collection = judge_collection(stopped, held, now, refused)
     unhealed = sum(one.is_open for one in quarantine.cases(repository.chunks))
     return collection + judge_store(unhealed, trust.read_cycle(repository.chunks), now)
 

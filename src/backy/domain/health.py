@@ -100,10 +100,15 @@ class HeldTrash(NamedTuple):
     writer: str
 
 
-def judge_collection(stopped: Sequence[str], held: Sequence[HeldTrash], now: datetime) -> list[Finding]:
-    """What is to be told about garbage collection: why it stopped, and who holds the trash for long."""
+def judge_collection(
+    stopped: Sequence[str], held: Sequence[HeldTrash], now: datetime, refused: Sequence[str] = ()
+) -> list[Finding]:
+    """What is to be told about garbage collection: why it stopped, and what or who keeps garbage."""
     findings = [
         Finding(State.CRITICAL, None, f"garbage collection is stopped: {one}") for one in stopped
+    ]
+    findings += [
+        Finding(State.WARNING, None, f"garbage collection left a file alone: {one}") for one in refused
     ]
     for one in held:
         age = now - one.since

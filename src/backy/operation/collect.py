@@ -30,12 +30,14 @@ from backy.operation.progress import Progress
 from backy.repository import garbage, layout, marking, remembered, reserve, users
 from backy.repository.garbage import Chunks
 from backy.repository.marking import JobFiles, Stop
+from backy.repository.refusals import Refusals
 from backy.repository.remembered import Outcome
 from backy.repository.repository import Repository, check_writable_here, collecting
 from backy.repository.users import Writer
 
 # One folder holds a generation, and memory its names, 0.1 KB each, beside the marks while it is purged.
 A_GENERATION = 200_000
+_REFUSED_TOLD = 10
 
 
 class Waiting(NamedTuple):
@@ -48,16 +50,23 @@ class Waiting(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a collection finds: all chunk files of the store, those that nobody needs, and strangers."""
+    """What a collection finds: all chunk files of the store, those that nobody needs, and strangers.
+
+    `refused` are sentences about files that the system would not let us look at.
+    """
 
     total: int
     unneeded: Chunks
     waiting: tuple[Waiting, ...]
     foreign: tuple[str, ...]
+    refused: tuple[str, ...]
 
 
 class Collected(NamedTuple):
-    """What a collection did; `left` is how many chunk files stay in the store proper."""
+    """What a collection did; `left` is how many chunk files stay in the store proper.
+
+    `refused` are sentences about files that the system would not let go.
+    """
 
     maps: int
     left: int
@@ -66,6 +75,7 @@ class Collected(NamedTuple):
     rescued: int
     waiting: tuple[Waiting, ...]
     foreign: tuple[str, ...]
+    refused: tuple[str, ...]
 
 
 def plan_collection(
@@ -78,10 +88,11 @@ def plan_collection(
         marks = _new_marks()
         found, present = _mark_all(repository, files, marks, progress, gone, spare_unused=True)
         _refuse(stops + found + _vanished_since(repository, files, present, clock.now(), gone)[0])
-        census = _census(repository, marks, progress)
+        refusals = Refusals()
+        census = _census(repository, marks, progress, refusals)
         waiting = tuple(look_into_trash(repository, GRACE))
-        foreign = (*census.foreign, *_strangers(repository.chunks))
-        return Plan(census.total, census.unmarked, waiting, foreign)
+        foreign = (*census.foreign, *_strangers(repository.chunks, refusals))
+        return Plan(census.total, census.unmarked, waiting, foreign, _sentences(refusals))
 
 
 def collect(
@@ -109,6 +120,7 @@ def collect(
             reserve.restore(repository.chunks)
             outcome = Outcome(
                 at=clock.now(),
+                refused=done.refused[:_REFUSED_TOLD],
                 chunks=done.left,
                 condemned=done.condemned.files,
                 purged=done.purged.files,
@@ -165,9 +177,10 @@ class _Run:
         self._purged = Chunks()
         self._rescued = 0
         self._foreign: list[str] = []
+        self._refusals = Refusals()
 
     def collect(self, *, force: bool) -> Collected:
-        users.bury(self._chunks)
+        users.bury(self._chunks, self._refusals)
         self._seal_unsealed()
         files = marking.inventory(self._repository)
         remembers = self._remember(files)
@@ -178,9 +191,9 @@ class _Run:
         if ripe:
             # There may be room now for what was none before.
             self._seal_unsealed()
-        census = _census(self._repository, marks, self._progress)
+        census = _census(self._repository, marks, self._progress, self._refusals)
         rescued = self._rescued  # which the census has counted
-        self._foreign += (*census.foreign, *_strangers(self._chunks))
+        self._foreign += (*census.foreign, *_strangers(self._chunks, self._refusals))
         if decisions.is_too_much(census.unmarked.files, census.total) and not force:
             raise CollectionTooMuch(census.unmarked.files, census.total)
         condemned = self._condemn(marks) if census.unmarked.files else Chunks()
@@ -194,7 +207,14 @@ class _Run:
         waiting = tuple(look_into_trash(self._repository, self._grace))
         left = census.total - condemned.files + self._rescued - rescued
         return Collected(
-            self._maps, left, condemned, self._purged, self._rescued, waiting, tuple(self._foreign)
+            self._maps,
+            left,
+            condemned,
+            self._purged,
+            self._rescued,
+            waiting,
+            tuple(self._foreign),
+            _sentences(self._refusals),
         )
 
     def _seal_unsealed(self) -> None:
@@ -213,14 +233,14 @@ class _Run:
         try:
             seal = generation.read_seal()
         except ValueError:
-            generation.reseal(now, self._living())
+            generation.reseal(now, self._living(), self._refusals)
             return
         if seal is None:
             generation.sync()
             generation.seal(now, self._living())
         elif seal.at > now:
             # Made while the clock was wrong, it would wait for that day to come.
-            generation.reseal(now, self._living())
+            generation.reseal(now, self._living(), self._refusals)
 
     def _living(self) -> list[str]:
         return [writer.name for writer in users.living(self._chunks)]
@@ -266,18 +286,18 @@ class _Run:
     def _purge(self, names: list[str], marks: Marks) -> None:
         for name in names:
             with garbage.open_generation(self._chunks, name) as generation:
-                done = generation.purge(marks)
+                done = generation.purge(marks, self._refusals)
             self._purged = self._purged.plus(done.removed)
             self._rescued += done.rescued
             self._foreign += done.foreign
 
     def _condemn(self, marks: Marks) -> Chunks:
         done = Chunks()
-        names = garbage.unmarked(self._chunks, marks)
+        names = garbage.unmarked(self._chunks, marks, self._refusals)
         for first in names:
             with garbage.new_generation(self._chunks) as generation:
                 for name in chain([first], islice(names, A_GENERATION - 1)):
-                    done = done.plus(generation.condemn(name))
+                    done = done.plus(generation.condemn(name, self._refusals))
                 generation.sync()
                 # The census comes last: who registers from here on finds none of these chunks.
                 generation.seal(self._clock.now(), self._living())
@@ -383,10 +403,12 @@ def _mark_all(
     return stops, present
 
 
-def _census(repository: Repository, marks: Marks, progress: Progress) -> garbage.Census:
+def _census(
+    repository: Repository, marks: Marks, progress: Progress, refusals: Refusals
+) -> garbage.Census:
     progress.begin("look for garbage", len(layout.FANOUT), "folders")
     try:
-        return garbage.take_census(repository.chunks, marks, progress.advance)
+        return garbage.take_census(repository.chunks, marks, progress.advance, refusals)
     finally:
         progress.end()
 
@@ -413,9 +435,13 @@ def _has_writer(repository: Repository, job: str) -> bool:
     return any(writer.job in ("", job) for writer in users.living(repository.chunks))
 
 
-def _strangers(chunks: Directory) -> list[str]:
+def _strangers(chunks: Directory, refusals: Refusals) -> list[str]:
     """Files of others in the folders that collection removes from, beside those among the chunks."""
-    return garbage.strangers(chunks) + users.strangers(chunks)
+    return garbage.strangers(chunks) + users.strangers(chunks, refusals)
+
+
+def _sentences(refusals: Refusals) -> tuple[str, ...]:
+    return tuple(one.message for one in refusals.found.values())
 
 
 def _refuse(stops: list[Stop]) -> None:

@@ -6,18 +6,19 @@ generation is *sealed* with a census of the writers that live at that moment. It
 have ended, against marks made after that: what is marked by then is linked back first.
 
     generation = new_generation(chunks)
-    generation.condemn(name) …; generation.seal(now, living)
-    generation.purge(marks)
+    generation.condemn(name, refusals) …; generation.seal(now, living)
+    generation.purge(marks, refusals)
 
 Limits: who calls decides (`domain.collection`) and marks (`marking`); here it is carried out. Files
-that backy did not write stay where they are.
+that backy did not write stay where they are, and so do those that the system refuses (`refusals`). What
+has gone since it was listed is passed over: verify may move a bad chunk aside at any moment.
 """
 
 import errno
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -32,6 +33,7 @@ from backy.ground import durable
 from backy.ground.directory import ROTTEN, Directory
 from backy.ground.errors import StorageFailed
 from backy.repository import layout
+from backy.repository.refusals import Refusals
 
 _MAX_SEAL = 1 << 20
 _NO_SEAL = (errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EFBIG, *ROTTEN)
@@ -64,8 +66,10 @@ class Census(NamedTuple):
     foreign: tuple[str, ...]
 
 
-def take_census(chunks: Directory, marks: Marks, advance: Callable[[int], None]) -> Census:
-    """Count all files of the store proper; `advance` is told of each folder."""
+def take_census(
+    chunks: Directory, marks: Marks, advance: Callable[[int], None], refusals: Refusals
+) -> Census:
+    """Count all files of the store proper, but for those refused; `advance` is told of each folder."""
     total = files = size = 0
     foreign: list[str] = []
     for prefix in layout.FANOUT:
@@ -74,7 +78,7 @@ def take_census(chunks: Directory, marks: Marks, advance: Callable[[int], None])
                 if _is_marked(name, marks):
                     total += 1
                     continue
-                with _unless_gone():
+                with refusals.one(folder.file_path(name)):
                     found = _chunk_file(folder, name) if name[:2] == prefix else None
                     if found is not None:
                         files += 1
@@ -85,7 +89,7 @@ def take_census(chunks: Directory, marks: Marks, advance: Callable[[int], None])
     return Census(total + files, Chunks(files, size), tuple(foreign))
 
 
-def unmarked(chunks: Directory, marks: Marks) -> Iterator[str]:
+def unmarked(chunks: Directory, marks: Marks, refusals: Refusals) -> Iterator[str]:
     """Names of the store's files that nobody needs: deltas first, then the bases they lean on."""
     for deltas in (True, False):
         for prefix in layout.FANOUT:
@@ -94,7 +98,7 @@ def unmarked(chunks: Directory, marks: Marks) -> Iterator[str]:
                     if ("." in name) != deltas or _is_marked(name, marks):
                         continue
                     found = None
-                    with _unless_gone():
+                    with refusals.one(folder.file_path(name)):
                         found = _chunk_file(folder, name) if name[:2] == prefix else None
                     if found is not None:
                         yield name
@@ -143,13 +147,13 @@ class Generation:
         self._open.callback(folder.close)
         self._stored: dict[str, Directory] = {}
 
-    def condemn(self, name: str) -> Chunks:
+    def condemn(self, name: str, refusals: Refusals) -> Chunks:
         """Take a chunk file that is there out of the store proper. Only into an unsealed generation."""
         prefix = name[:2]
         if prefix not in self._stored:
             self._stored[prefix] = self._open.enter_context(self._chunks.enter(prefix))
         stored = self._stored[prefix]
-        with _unless_gone():
+        with refusals.one(stored.file_path(name)):
             size = os.stat(name, dir_fd=stored.fd, follow_symlinks=False).st_blocks * 512
             durable.move(stored, name, self._folder, name)
             return Chunks(1, size)
@@ -175,10 +179,16 @@ class Generation:
             with self._chunks.enter(prefix) as stored:
                 durable.sync_directory(stored)
 
-    def reseal(self, now: datetime, living: Collection[str]) -> Seal:
-        """Seal anew, where the seal cannot be read or comes from a future that did not happen."""
-        durable.remove(self._folder, layout.SEALED)
-        return self.seal(now, living)
+    def reseal(self, now: datetime, living: Collection[str], refusals: Refusals) -> Seal | None:
+        """Seal anew, where the seal cannot be read or comes from a future that did not happen.
+
+        None where it cannot be removed: then its generation is not purged, and no other waits for it.
+        """
+        removed = False
+        with refusals.one(self._folder.file_path(layout.SEALED)):
+            durable.remove(self._folder, layout.SEALED)
+            removed = True
+        return self.seal(now, living) if removed else None
 
     def read_seal(self) -> Seal | None:
         """The seal; None if it has none. ValueError if it is none or rotten, StorageFailed.
@@ -201,48 +211,56 @@ class Generation:
             raise ValueError(str(error)) from error
         return msgspec.structs.replace(seal, at=seal.at.astimezone(UTC))
 
-    def purge(self, marks: Marks) -> Purged:
+    def purge(self, marks: Marks, refusals: Refusals) -> Purged:
         """Link back what is marked, make that last, then remove what this folder itself holds.
 
         The seal goes last: a purge that was cut short leaves a sealed generation with less in it.
         """
         # Read once: what was not looked up in the marks is not removed.
         names = sorted(self._chunk_names())
-        rescued = self._link_back(names, marks)
-        removed, foreign = self._remove_all(names)
-        if not foreign:
+        rescued, stuck = self._link_back(names, marks, refusals)
+        removed = self._remove_all([name for name in names if name not in stuck], refusals)
+        left = [self._folder.file_path(name) for name in self._folder.names() if name != layout.SEALED]
+        if not left:
             durable.remove(self._folder, layout.SEALED)
             with self._chunks.enter(layout.TRASH) as trash:
                 durable.remove_directory(trash, self.name)
-        return Purged(removed, rescued, foreign)
+        return Purged(removed, rescued, tuple(path for path in left if path not in refusals.found))
 
-    def _link_back(self, names: list[str], marks: Marks) -> int:
+    def _link_back(self, names: list[str], marks: Marks, refusals: Refusals) -> tuple[int, set[str]]:
+        """How many came back, and which could not: they are needed, and so have to stay here."""
         marked = rescued = 0
+        stuck = set()
         # Opened before the first link: a sync tells an error only to those who were there.
         fd = os.dup(self._folder.fd)
         try:
             for name in names:
                 if _is_marked(name, marks):
                     marked += 1
-                    with self._chunks.enter(name[:2]) as stored:
+                    stuck.add(name)
+                    with (
+                        self._chunks.enter(name[:2]) as stored,
+                        refusals.one(self._folder.file_path(name)),
+                    ):
                         rescued += durable.link(self._folder, name, stored, name)
+                        stuck.remove(name)
             if marked:
                 # Also where the name was taken: it may be that of a writer who has not synced it yet.
                 durable.sync_all(fd, self._chunks.path)
         finally:
             os.close(fd)
-        return rescued
+        return rescued, stuck
 
-    def _remove_all(self, names: list[str]) -> tuple[Chunks, tuple[str, ...]]:
+    def _remove_all(self, names: list[str], refusals: Refusals) -> Chunks:
         files = size = 0
         for name in names:
-            found = os.stat(name, dir_fd=self._folder.fd, follow_symlinks=False)
-            durable.remove(self._folder, name)
-            if found.st_nlink == 1:
-                files += 1
-                size += found.st_blocks * 512
-        foreign = {*self._folder.names()} - {layout.SEALED}
-        return Chunks(files, size), tuple(self._folder.file_path(name) for name in sorted(foreign))
+            with refusals.one(self._folder.file_path(name)):
+                found = os.stat(name, dir_fd=self._folder.fd, follow_symlinks=False)
+                durable.remove(self._folder, name)
+                if found.st_nlink == 1:
+                    files += 1
+                    size += found.st_blocks * 512
+        return Chunks(files, size)
 
     def _chunk_names(self) -> Iterator[str]:
         with os.scandir(self._folder.fd) as entries:
@@ -274,18 +292,6 @@ def _is_marked(name: str, marks: Marks) -> bool:
         return name in marks
     except ValueError:
         return False
-
-
-@contextmanager
-def _unless_gone() -> Iterator[None]:
-    """Deal with a file of the store proper, which verify may have moved aside since it was listed."""
-    try:
-        yield
-    except FileNotFoundError:
-        return
-    except StorageFailed as error:
-        if error.code != errno.ENOENT:
-            raise
 
 
 def _chunk_file(folder: Directory, name: str) -> os.stat_result | None:

@@ -26,10 +26,14 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a collection ended; `stopped` says why it ended early, empty if it did not."""
+    """How a collection ended; `stopped` says why it ended early, empty if it did not.
+
+    `refused` says of some files why they were left alone.
+    """
 
     at: datetime
     stopped: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
     chunks: int = 0
     condemned: int = 0
     purged: int = 0
