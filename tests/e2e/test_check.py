@@ -370,3 +370,16 @@ def test_what_the_last_collection_said_is_told(monitored: Monitored) -> None:
         with Directory.open(str(monitored.site.chunks)) as chunks:
             remembered.write_outcome(chunks, outcome)
         assert told == monitored.said()
+
+
+def test_collections_that_do_not_end_are_told_while_a_scheduler_runs(monitored: Monitored) -> None:
+    """It starts one each day; who collects by hand does so when he likes."""
+    with Directory.open(str(monitored.site.chunks)) as chunks:
+        remembered.write_outcome(chunks, remembered.Outcome(at=ago(4 * 24)))
+    text = "WARNING: no garbage collection has ended for 4 d 0 h, and gc-interval is 1d: "
+    code, said = monitored.said()
+    assert (1, True) == (code, said.startswith(text))
+    assert "garbage" not in monitored.check(alive=False).out
+
+    monitored.write(**{"global": {"base-dir": str(monitored.site.base), "gc-interval": "2d"}})
+    assert (0, "OK: 1 job within SLA") == monitored.said()
