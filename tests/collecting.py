@@ -6,7 +6,7 @@ Limits: in this process; hours count from small_store.EPOCH.
 """
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +16,7 @@ from backy.domain.chunkmap import Entry
 from backy.domain.revision import Revision
 from backy.ground.directory import Directory
 from backy.operation.collect import Collected, Plan, collect, plan_collection
-from backy.operation.progress import NoProgress
+from backy.operation.progress import NoProgress, Progress
 from backy.repository import history as histories
 from backy.repository import layout
 from backy.repository.repository import Repository
@@ -25,18 +25,34 @@ from testsite import CHUNK, Site
 DAY = 24.0
 
 
-def gc(site: Site, hour: float = 0, **options: Any) -> Collected:
+class Meanwhile(NoProgress):
+    """What others do when the phase `what` of a collection begins for the `number`-th time."""
+
+    def __init__(self, what: str, act: Callable[[], object], number: int = 1) -> None:
+        self._what = what
+        self._act = act
+        self._left = number
+
+    def begin(self, what: str, total: int, unit: str = "") -> None:
+        """See `Progress.begin`."""
+        if what == self._what:
+            self._left -= 1
+            if self._left == 0:
+                self._act()
+
+
+def gc(site: Site, hour: float = 0, *, meanwhile: Progress | None = None, **options: Any) -> Collected:
     """Collect, so many hours after the epoch; never stopped by the size of these small stores."""
     clock = StandingClock(EPOCH + timedelta(hours=hour))
     options = {"force": True, **options}
     with Repository.open(str(site.base)) as repository:
-        return collect(repository, clock, NoProgress(), **options)
+        return collect(repository, clock, meanwhile or NoProgress(), **options)
 
 
-def plan(site: Site) -> Plan:
+def plan(site: Site, *, meanwhile: Progress | None = None) -> Plan:
     """What a collection would find."""
     with Repository.open(str(site.base)) as repository:
-        return plan_collection(repository, StandingClock(EPOCH), NoProgress())
+        return plan_collection(repository, StandingClock(EPOCH), meanwhile or NoProgress())
 
 
 def back_up(site: Site, seed: int, chunks: int = 3) -> Revision:

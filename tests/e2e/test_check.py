@@ -19,6 +19,8 @@ from small_store import StandingClock
 from backy.daemon.prepare import only_daemon
 from backy.domain.audit import Audit
 from backy.domain.revision import Revision, Trust, serialise
+from backy.ground.directory import Directory
+from backy.repository import remembered
 from fakes import FakeSource, fake_revision
 from testsite import CHUNK, Site, run_backy
 
@@ -349,3 +351,35 @@ def test_a_source_that_was_caught_is_critical_until_it_is_settled(
     back_up(2)
     code, said = monitored.said()
     assert (2, True) == (code, said.endswith("noticed before a revision relied on it"))
+
+
+def test_what_the_last_collection_said_is_told(monitored: Monitored) -> None:
+    """That it failed is critical, and that it left files alone a warning."""
+    now = datetime.now(UTC)
+    for outcome, told in (
+        (remembered.Outcome(at=now), (0, "OK: 1 job within SLA")),
+        (
+            remembered.Outcome(at=now, refused=("look at /f: Structure needs cleaning.",)),
+            (1, "WARNING: garbage collection left a file alone: look at /f: Structure needs cleaning."),
+        ),
+        (
+            remembered.Outcome(at=now, stopped=("read /f: Input/output error.",)),
+            (2, "CRITICAL: garbage collection is stopped: read /f: Input/output error."),
+        ),
+    ):
+        with Directory.open(str(monitored.site.chunks)) as chunks:
+            remembered.write_outcome(chunks, outcome)
+        assert told == monitored.said()
+
+
+def test_collections_that_do_not_end_are_told_while_a_scheduler_runs(monitored: Monitored) -> None:
+    """It starts one each day; who collects by hand does so when he likes."""
+    with Directory.open(str(monitored.site.chunks)) as chunks:
+        remembered.write_outcome(chunks, remembered.Outcome(at=ago(4 * 24)))
+    text = "WARNING: no garbage collection has ended for 4 d 0 h, and gc-interval is 1d: "
+    code, said = monitored.said()
+    assert (1, True) == (code, said.startswith(text))
+    assert "garbage" not in monitored.check(alive=False).out
+
+    monitored.write(**{"global": {"base-dir": str(monitored.site.base), "gc-interval": "2d"}})
+    assert (0, "OK: 1 job within SLA") == monitored.said()

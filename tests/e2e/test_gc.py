@@ -1,5 +1,6 @@
 """`backy gc`: what it says, what it removes, and what it refuses."""
 
+import errno
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from refusals import refused, unchanged
 from small_store import EPOCH
 
 from backy.domain.revision import Revision
+from backy.ground import failpoint
 from backy.repository.repository import Repository, collecting
 from backy.repository.users import registered
 from collecting import back_up, forget, gc, in_trash, names
@@ -84,7 +86,7 @@ def test_dry_run_says_what_would_go_and_changes_nothing(site: Site, kept: Revisi
     assert done.out.startswith("3 chunks of 6 would go: ")
     unneeded = [path for path in site.chunk_files() if path.name not in site.chunks_of(kept)]
     counted = {"files": 3, "bytes": sum(path.stat().st_blocks * 512 for path in unneeded)}
-    assert {"total": 6, "unneeded": counted, "waiting": [], "foreign": []} == found
+    assert {"total": 6, "unneeded": counted, "waiting": [], "foreign": [], "refused": []} == found
 
 
 def test_json_has_all_that_was_done(site: Site, kept: Revision) -> None:
@@ -96,8 +98,10 @@ def test_json_has_all_that_was_done(site: Site, kept: Revision) -> None:
         found = document(site)
 
     (waiting,) = found.pop("waiting")
-    assert {"maps", "left", "condemned", "purged", "rescued", "foreign"} == set(found)
-    assert (1, 3, 0, []) == (found["maps"], found["left"], found["rescued"], found["foreign"])
+    assert {"maps", "left", "condemned", "purged", "rescued", "foreign", "refused"} == set(found)
+    assert (1, 3, 0, [], []) == tuple(
+        found[name] for name in ("maps", "left", "rescued", "foreign", "refused")
+    )
     assert {"files": 0, "bytes": 0} == found["purged"]
     assert [
         {"name": user.name, "job": "vm", "pid": os.getpid(), "since": "2026-11-01T03:00:00Z"}
@@ -140,6 +144,23 @@ def test_files_of_others_are_told_in_one_line(site: Site, kept: Revision) -> Non
 
     (site.chunks / "tmp" / "three").touch()
     assert "left alone (and 1 more).\n" in call(site, "gc", "-n").err
+
+
+def test_files_that_the_system_refuses_are_told_in_one_line(site: Site, kept: Revision) -> None:
+    """The first, with the error, and how many more; it is no failure, and the log has it."""
+    bad = [path for path in site.chunk_files() if path.name not in site.chunks_of(kept)][:2]
+
+    def fail(step: str) -> None:
+        if step in [f"move {path}" for path in bad]:
+            raise OSError(errno.EUCLEAN, os.strerror(errno.EUCLEAN))
+
+    failpoint.install(fail)
+    done = call(site, "-l", str(site.folder / "log"), "gc")
+    failpoint.install(None)
+
+    said = f"move {bad[0]}: Structure needs cleaning"
+    assert (0, f"backy: warning: {said}: it was left alone (and 1 more).\n") == (done.code, done.err)
+    assert 2 == (site.folder / "log").read_text().count("that the system refuses was left alone")
 
 
 def test_a_hostile_name_does_not_steer_the_terminal(site: Site) -> None:

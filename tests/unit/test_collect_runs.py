@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from filetree import tree
-from small_store import EPOCH
+from small_store import EPOCH, StandingClock
 
 from backy.domain.revision import Revision
 from backy.ground import failpoint
 from backy.ground.directory import Directory
 from backy.ground.errors import CollectionTooMuch, CollectorBusy, StorageFailed
+from backy.operation.progress import NoProgress
+from backy.operation.slices import verify_slice
 from backy.repository import remembered, reserve
 from backy.repository.repository import Repository, collecting
 from backy.repository.users import registered
@@ -169,3 +171,25 @@ def test_a_folder_that_cannot_be_listed_is_told(
         gc(site)
 
     assert set() == in_trash(site)
+
+
+def test_a_bad_chunk_that_verify_moves_aside_meanwhile_does_not_end_the_run(
+    site: Site, forgotten: Revision
+) -> None:
+    """Between the listing and the rename; all else is condemned."""
+    kept = site.chunks_of(site.history().revisions[0])
+    bad = next(path for path in site.chunk_files() if path.name not in kept)
+    bad.chmod(0o600)
+    bad.write_bytes(b"rotten")
+
+    def verify_slice_of_it(step: str) -> None:
+        if step.startswith(f"move {site.chunks}"):
+            failpoint.install(None)
+            with Repository.open(str(site.base)) as repository:
+                done = verify_slice(repository, StandingClock(EPOCH), 1000, NoProgress())
+            assert [(bad.name, True)] == [(one.chunk, one.aside) for one in done.bad]
+
+    failpoint.install(verify_slice_of_it)
+
+    assert 2 == gc(site).condemned.files
+    assert (kept, 2) == (names(site), len(in_trash(site)))

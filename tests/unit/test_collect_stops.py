@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filetree import tree
@@ -52,7 +53,7 @@ def files(site: Site) -> dict[str, tuple[object, ...]]:
     return {path: what for path, what in found.items() if path not in BESIDES}
 
 
-def stopped(site: Site, *where: Path, hour: float = 2 * DAY, **options: object) -> CollectionStopped:
+def stopped(site: Site, *where: Path, hour: float = 2 * DAY, **options: Any) -> CollectionStopped:
     """A collection that is stopped by these files, and changes nothing; a dry run says the same."""
     before = files(site)
     with pytest.raises(CollectionStopped) as caught:
@@ -66,7 +67,7 @@ def stopped(site: Site, *where: Path, hour: float = 2 * DAY, **options: object) 
     return caught.value
 
 
-def goes_on(site: Site, *kept: Revision, hour: float = 2 * DAY, **options: object) -> None:
+def goes_on(site: Site, *kept: Revision, hour: float = 2 * DAY, **options: Any) -> None:
     """A collection that leaves exactly what these revisions need."""
     gc(site, hour, waive_grace=True, **options)
     assert set().union(*map(site.chunks_of, kept)) == names(site)

@@ -12,6 +12,7 @@ from backy.domain.health import (
     State,
     assess,
     judge_collection,
+    judge_last_collection,
     unknown,
 )
 from backy.domain.sla import START, Figures, Sla, judge
@@ -179,6 +180,47 @@ def test_job_without_a_schedule_is_never_late() -> None:
 
     assert State.OK is report.state
     assert "inf" not in report.line
+
+
+@pytest.mark.parametrize(
+    ("interval", "age", "late"),
+    [
+        (timedelta(days=1), timedelta(days=3), True),
+        (timedelta(days=1), timedelta(days=3, seconds=-1), False),
+        (timedelta(hours=1), timedelta(days=3, seconds=-1), False),
+        (timedelta(days=7), timedelta(days=20), False),
+        (timedelta(days=7), timedelta(days=21), True),
+        (timedelta(days=1), timedelta(days=-99), False),
+    ],
+)
+def test_collections_that_do_not_end_are_a_warning(
+    interval: timedelta, age: timedelta, *, late: bool
+) -> None:
+    """After three intervals, and three days, since one run may take long."""
+    found = judge_last_collection(NOW - age, interval, NOW)
+
+    assert [State.WARNING] * late == [one.state for one in found]
+
+
+def test_a_collection_that_does_not_end_is_told_with_its_age() -> None:
+    """And where to look."""
+    (found,) = judge_last_collection(NOW - timedelta(days=4), timedelta(days=1), NOW)
+
+    text = "no garbage collection has ended for 4 d 0 h, and gc-interval is 1d: see the scheduler's log"
+    assert (State.WARNING, None, text) == found
+
+
+def test_before_the_first_collection_none_is_missed() -> None:
+    """Nobody knows since when one is due."""
+    assert [] == judge_last_collection(None, timedelta(days=1), NOW)
+
+
+def test_files_that_a_collection_left_alone_are_a_warning() -> None:
+    """All other garbage goes, but they are a sign of a bad disk."""
+    (found,) = judge_collection((), [], NOW, ["move /srv/f: Structure needs cleaning."])
+
+    text = "garbage collection left a file alone: move /srv/f: Structure needs cleaning."
+    assert (State.WARNING, None, text) == found
 
 
 def test_a_stopped_collection_is_critical() -> None:

@@ -42,7 +42,7 @@ def job(site: Site) -> Iterator[Directory]:
 def marks_of(job: Directory, *, without: tuple[str, ...] = ()) -> tuple[Marks, list[marking.Stop]]:
     """The marks of a job, and what stops."""
     marks = Marks(0)
-    return marks, mark(job, marks, without)
+    return marks, [*mark(job, marks, without).stops]
 
 
 def new_map(job: Directory, *entries: Entry, uuid: str = UUID, disk: str = NO_DISK) -> MapWriter:
@@ -117,6 +117,27 @@ def test_a_map_that_is_forgotten_while_the_job_is_marked_counts(
 
     assert [] == stops
     assert all(path.name in marks for path in names)
+
+
+@pytest.mark.parametrize("left", ["", "map", "forgotten"])
+def test_a_revision_whose_files_go_while_the_job_is_marked_was_not_there(
+    site: Site, job: Directory, revision: Revision, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    """Unless its map is left, and so was marked: collection removes it only later."""
+    load = histories.load
+
+    def load_and_lose(directory: Directory) -> histories.History:
+        found = load(directory)
+        if left == "forgotten":
+            histories.forget(directory, revision.uuid)
+        for path in site.job.glob(f"{revision.uuid}.*"):
+            if path.suffix != f".{left}":
+                path.unlink()
+        return found
+
+    monkeypatch.setattr(histories, "load", load_and_lose)
+
+    assert ({revision.uuid} if left == "map" else set()) == mark(job, Marks(0)).present
 
 
 def test_a_map_that_is_committed_while_the_job_is_marked_counts(
@@ -212,7 +233,7 @@ def test_a_lost_record_stops_by_its_map(site: Site, job: Directory, revision: Re
     (site.job / f"{revision.uuid}.rev").unlink()
 
     assert [f"{job.path}/{revision.uuid}.map"] == [one.where for one in marks_of(job)[1]]
-    assert [] == mark(job, Marks(0), gone=(revision.uuid,))
+    assert () == mark(job, Marks(0), gone=(revision.uuid,)).stops
 
 
 def test_all_that_stops_is_told(site: Site, job: Directory, revision: Revision) -> None:

@@ -57,7 +57,7 @@ def new_map(job: Directory, disk: str = NO_DISK) -> MapWriter:
 
 def stops_at(job: Directory) -> list[str]:
     """The files that stop a collection."""
-    return [stop.where for stop in mark(job, Marks(0))]
+    return [stop.where for stop in mark(job, Marks(0)).stops]
 
 
 def nobody() -> bool:

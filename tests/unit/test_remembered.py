@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -74,6 +74,20 @@ def test_a_list_that_was_cut_short_is_damage(chunks: Directory) -> None:
             read_known(chunks)
 
 
+@pytest.mark.parametrize("code", [errno.EIO, errno.EUCLEAN, errno.EBADMSG])
+def test_a_list_that_the_disk_does_not_return_is_damage(
+    chunks: Directory, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """As on file systems with checksums of their own."""
+
+    def fails(_name: str) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(chunks, "open_file", fails)
+    with pytest.raises(ValueError, match=os.strerror(code)):
+        read_known(chunks)
+
+
 @pytest.mark.parametrize("kind", ["directory", "pipe", "link"])
 def test_what_is_no_file_is_told_by_its_path(chunks: Directory, kind: str) -> None:
     """And is not taken for a missing list."""
@@ -128,13 +142,22 @@ def test_on_a_full_disk_the_list_stays_if_something_vanished(chunks: Directory) 
     assert KNOWN == read_known(chunks)
 
 
-def test_on_a_full_disk_an_old_outcome_is_forgotten(chunks: Directory) -> None:
+def test_on_a_full_disk_a_success_lets_an_old_outcome_be_forgotten(chunks: Directory) -> None:
     """It is no longer true, and no reason to fail."""
     write_outcome(chunks, OUTCOME)
     failpoint.install(Steps(fail_at="create in", code=errno.ENOSPC))
-    write_outcome(chunks, OUTCOME)
+    write_outcome(chunks, Outcome(at=NOW))
 
     assert read_outcome(chunks) is None
+
+
+def test_on_a_full_disk_a_failure_leaves_the_old_outcome(chunks: Directory) -> None:
+    """An old failure still says that something is wrong, and an old success gets old."""
+    write_outcome(chunks, OUTCOME)
+    failpoint.install(Steps(fail_at="create in", code=errno.ENOSPC))
+    write_outcome(chunks, Outcome(at=NOW + timedelta(days=1), stopped=("full",)))
+
+    assert OUTCOME == read_outcome(chunks)
 
 
 @pytest.mark.parametrize("complete", [True, False])

@@ -2,9 +2,10 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from backy.ground import failpoint
 from backy.ground.errors import StorageFailed
 from backy.repository import garbage
 from backy.repository.garbage import Generation
+from backy.repository.refusals import Refusals
 from fakes import FakeStore, Steps
 
 NOW = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
@@ -51,7 +53,7 @@ def condemned(store: FakeStore, *names: str) -> Generation:
     """A sealed generation with these chunks."""
     generation = garbage.new_generation(store.chunks)
     for name in names:
-        generation.condemn(name)
+        generation.condemn(name, Refusals())
     generation.sync()
     generation.seal(NOW, [])
     return generation
@@ -79,7 +81,7 @@ def strangers(folder: Path) -> list[Path]:
 def test_census_counts_all_chunks_and_those_that_nobody_needs(store: FakeStore) -> None:
     """Folder by folder, with their bytes on the disk."""
     folders: list[int] = []
-    found = garbage.take_census(store.chunks, marked(*FULL[1:], DELTAS[0]), folders.append)
+    found = garbage.take_census(store.chunks, marked(*FULL[1:], DELTAS[0]), folders.append, Refusals())
 
     unneeded = [store.path / name[:2] / name for name in (FULL[0], DELTAS[1])]
     assert (len(CHUNKS), 2, ()) == (found.total, found.unmarked.files, found.foreign)
@@ -89,7 +91,7 @@ def test_census_counts_all_chunks_and_those_that_nobody_needs(store: FakeStore) 
 
 def test_unmarked_deltas_come_before_the_bases_that_they_lean_on(store: FakeStore) -> None:
     """Killed between the two, a base without a delta is left, and no delta without a base."""
-    names = list(garbage.unmarked(store.chunks, marked(FULL[3])))
+    names = list(garbage.unmarked(store.chunks, marked(FULL[3]), Refusals()))
 
     assert set(DELTAS) == set(names[:2])
     assert set(FULL[:3]) == set(names[2:])
@@ -101,21 +103,51 @@ def test_files_of_others_are_told_and_never_garbage(store: FakeStore) -> None:
     wrong = store.path / ("00" if FULL[1][:2] != "00" else "01") / FULL[1]
     wrong.write_bytes(b"in another folder than its own")
     others = [*others, wrong]
-    found = garbage.take_census(store.chunks, marked(), lambda _: None)
+    found = garbage.take_census(store.chunks, marked(), lambda _: None, Refusals())
 
     assert {str(path) for path in others} == set(found.foreign)
     assert (len(CHUNKS), len(CHUNKS)) == (found.total, found.unmarked.files)
-    assert set(CHUNKS) == set(garbage.unmarked(store.chunks, marked()))
+    assert set(CHUNKS) == set(garbage.unmarked(store.chunks, marked(), Refusals()))
 
 
 def test_condemned_chunks_leave_the_store_and_keep_their_bytes(store: FakeStore) -> None:
     """Readers find them in the trash."""
     size = (store.path / FULL[0][:2] / FULL[0]).stat().st_blocks * 512
     with garbage.new_generation(store.chunks) as generation:
-        assert size == generation.condemn(FULL[0])
+        assert (1, size) == generation.condemn(FULL[0], Refusals())
 
         assert FULL[0] not in store.names()
         assert FULL[0].encode() == (store.path / "trash" / generation.name / FULL[0]).read_bytes()
+
+
+def test_a_chunk_that_was_moved_aside_since_it_was_listed_is_passed_over(
+    store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Verify takes bad chunks into the quarantine, at any moment."""
+    gone = FULL[0]
+    listdir = os.listdir
+
+    def listed(folder: int) -> list[str]:
+        names = listdir(folder)
+        (store.path / gone[:2] / gone).unlink(missing_ok=True)
+        return names
+
+    monkeypatch.setattr(os, "listdir", listed)
+    found = garbage.take_census(store.chunks, marked(*FULL[1:], *DELTAS), lambda _: None, Refusals())
+    assert (len(CHUNKS) - 1, (0, 0), ()) == found
+
+    put(store, gone)
+    assert set(CHUNKS) - {gone} == set(garbage.unmarked(store.chunks, marked(), Refusals()))
+    with garbage.new_generation(store.chunks) as generation:
+        assert (0, 0) == generation.condemn(gone, Refusals())
+
+        def move_aside(step: str) -> None:
+            if step.startswith("move "):
+                (store.path / FULL[1][:2] / FULL[1]).unlink()
+
+        failpoint.install(move_aside)
+        assert (0, 0) == generation.condemn(FULL[1], Refusals())
+    failpoint.install(None)
 
 
 def test_new_names_last_before_old_ones_are_gone_for_good(store: FakeStore) -> None:
@@ -123,7 +155,7 @@ def test_new_names_last_before_old_ones_are_gone_for_good(store: FakeStore) -> N
     steps = Steps()
     failpoint.install(steps)
     with garbage.new_generation(store.chunks) as generation:
-        generation.condemn(FULL[0])
+        generation.condemn(FULL[0], Refusals())
         generation.sync()
     failpoint.install(None)
 
@@ -168,7 +200,11 @@ def test_a_generation_is_sealed_once(store: FakeStore) -> None:
             generation.seal(NOW, ["a"])
 
         assert Seal(at=NOW, writers=()) == generation.read_seal()
-        assert Seal(at=NOW, writers=("a",)) == generation.reseal(NOW, ["a"]) == generation.read_seal()
+        assert (
+            Seal(at=NOW, writers=("a",))
+            == generation.reseal(NOW, ["a"], Refusals())
+            == generation.read_seal()
+        )
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 200, b"x" * (2 << 20)])
@@ -181,7 +217,7 @@ def test_a_damaged_seal_is_none_that_can_be_read(store: FakeStore, content: byte
 
         with pytest.raises(ValueError, match=r"\S"):
             generation.read_seal()
-        assert Seal(at=NOW, writers=()) == generation.reseal(NOW, [])
+        assert Seal(at=NOW, writers=()) == generation.reseal(NOW, [], Refusals())
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])
@@ -194,20 +230,44 @@ def test_what_is_no_file_is_no_seal(store: FakeStore, kind: str) -> None:
 
         with pytest.raises(ValueError, match="it is not a seal"):
             generation.read_seal()
-        assert Seal(at=NOW, writers=()) == generation.reseal(NOW, [])
+        assert Seal(at=NOW, writers=()) == generation.reseal(NOW, [], Refusals())
 
 
-def test_a_seal_that_the_disk_does_not_return_is_not_replaced(
-    store: FakeStore, monkeypatch: pytest.MonkeyPatch
+def failing(code: int) -> Callable[[str], int]:
+    """An `open_file` that always fails."""
+
+    def fails(_name: str) -> int:
+        raise OSError(code, os.strerror(code))
+
+    return fails
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EUCLEAN, errno.EBADMSG])
+def test_a_seal_that_the_disk_does_not_return_is_none_that_can_be_read(
+    store: FakeStore, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    """The census in it may be the one that holds."""
+    """As one with wrong bytes: whoever is in it and lives is in the new one, which holds for longer."""
     with condemned(store) as generation:
+        monkeypatch.setattr(generation._folder, "open_file", failing(code))
+        with pytest.raises(ValueError, match="it is not a seal"):
+            generation.read_seal()
+        monkeypatch.undo()
 
-        def fails(_name: str) -> int:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        assert (
+            Seal(at=NOW, writers=("a",))
+            == generation.reseal(NOW, ["a"], Refusals())
+            == generation.read_seal()
+        )
 
-        monkeypatch.setattr(generation._folder, "open_file", fails)
-        with pytest.raises(OSError, match="Input/output"):
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EMFILE, errno.ENOMEM])
+def test_a_seal_that_may_not_be_read_is_told_by_its_path(
+    store: FakeStore, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """That is over at some time, so it is not replaced."""
+    with condemned(store) as generation:
+        monkeypatch.setattr(generation._folder, "open_file", failing(code))
+        with pytest.raises(StorageFailed, match=f"read {store.path}/trash/{generation.name}/sealed: "):
             generation.read_seal()
 
 
@@ -217,7 +277,7 @@ def test_a_seal_that_the_disk_does_not_return_is_not_replaced(
 def test_purge_removes_what_is_not_marked_and_the_generation(store: FakeStore) -> None:
     """What lies in the store proper is not its concern, marked or not."""
     with condemned(store, FULL[0], DELTAS[0]) as generation:
-        done = generation.purge(marked())
+        done = generation.purge(marked(), Refusals())
 
     assert (2, 0, ()) == (done.removed.files, done.rescued, done.foreign)
     assert done.removed.bytes > 0
@@ -230,7 +290,7 @@ def test_marked_chunks_are_linked_back(store: FakeStore) -> None:
     steps = Steps()
     with condemned(store, FULL[0], DELTAS[0], FULL[1]) as generation:
         failpoint.install(steps)
-        done = generation.purge(marked(FULL[0], DELTAS[0]))
+        done = generation.purge(marked(FULL[0], DELTAS[0]), Refusals())
     failpoint.install(None)
 
     assert (1, 2) == (done.removed.files, done.rescued)
@@ -246,7 +306,7 @@ def test_marked_chunk_that_was_stored_anew_is_dropped_after_a_sync(store: FakeSt
     with condemned(store, FULL[0]) as generation:
         path = put(store, FULL[0], b"anew")
         failpoint.install(steps)
-        done = generation.purge(marked(FULL[0]))
+        done = generation.purge(marked(FULL[0]), Refusals())
     failpoint.install(None)
 
     assert (1, 0, b"anew") == (done.removed.files, done.rescued, path.read_bytes())
@@ -259,7 +319,7 @@ def test_nothing_is_removed_if_what_was_linked_back_may_not_last(store: FakeStor
     with condemned(store, FULL[0], FULL[1]) as generation:
         failpoint.install(Steps(fail_at="sync "))
         with pytest.raises(StorageFailed):
-            generation.purge(marked(FULL[0]))
+            generation.purge(marked(FULL[0]), Refusals())
     failpoint.install(None)
 
     assert {FULL[0], FULL[1], "sealed"} == in_trash(store)
@@ -275,7 +335,7 @@ def test_what_comes_while_it_is_purged_is_not_removed(store: FakeStore) -> None:
                 late.write_bytes(b"late")
 
         failpoint.install(put_late)
-        done = generation.purge(marked(FULL[0]))
+        done = generation.purge(marked(FULL[0]), Refusals())
     failpoint.install(None)
 
     assert ((str(late),), b"late") == (done.foreign, late.read_bytes())
@@ -284,13 +344,14 @@ def test_what_comes_while_it_is_purged_is_not_removed(store: FakeStore) -> None:
 def test_the_seal_goes_last(store: FakeStore) -> None:
     """A purge that was cut short leaves a generation that is purged again, not one that waits anew."""
     with condemned(store, *FULL) as generation:
-        failpoint.install(Steps(fail_at=f"remove {store.path}/trash/{generation.name}/{max(FULL)}"))
+        last = f"remove {store.path}/trash/{generation.name}/{max(FULL)}"
+        failpoint.install(Steps(fail_at=last, code=errno.EROFS))
         with pytest.raises(StorageFailed):
-            generation.purge(marked())
+            generation.purge(marked(), Refusals())
         failpoint.install(None)
         assert {max(FULL), "sealed"} == in_trash(store)
 
-        assert 1 == generation.purge(marked()).removed.files
+        assert 1 == generation.purge(marked(), Refusals()).removed.files
     assert [] == garbage.generations(store.chunks)
 
 
@@ -298,7 +359,7 @@ def test_a_chunk_with_another_name_elsewhere_frees_nothing(store: FakeStore) -> 
     """As in a copy of the repository by hard links."""
     os.link(store.path / FULL[0][:2] / FULL[0], store.path.parent / "copy")
     with condemned(store, FULL[0]) as generation:
-        done = generation.purge(marked())
+        done = generation.purge(marked(), Refusals())
 
     assert (0, 0) == done.removed
     assert FULL[0].encode() == (store.path.parent / "copy").read_bytes()
@@ -313,7 +374,7 @@ def test_files_of_others_in_a_generation_stay_and_are_told(store: FakeStore) -> 
         (folder.parent / "aside").rename(folder / "sealed")
 
         for removed in (1, 0):
-            done = generation.purge(marked(FULL[0], "cd" * 32))
+            done = generation.purge(marked(FULL[0], "cd" * 32), Refusals())
             assert (removed, 0) == (done.removed.files, done.rescued)
             assert {str(path) for path in others} == set(done.foreign)
     assert {*others, folder / "sealed"} == set(folder.iterdir())
@@ -328,3 +389,97 @@ def test_only_folders_named_by_a_uuid_are_generations(store: FakeStore) -> None:
 
     assert [generation.name] == garbage.generations(store.chunks)
     assert sorted(str(path) for path in others) == garbage.strangers(store.chunks)
+
+
+# ..What the system refuses....................................................................
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, name: str, code: int = errno.EUCLEAN) -> None:
+    """Every look at this file fails, as at a broken inode."""
+    looked = os.stat
+
+    def fails(path: str, **options: Any) -> os.stat_result:
+        if path == name:
+            raise OSError(code, os.strerror(code), path)
+        return looked(path, **options)
+
+    monkeypatch.setattr(os, "stat", fails)
+
+
+@pytest.mark.parametrize("code", [errno.EUCLEAN, errno.EIO, errno.EBADMSG, errno.EACCES, errno.EPERM])
+def test_garbage_that_the_system_refuses_is_left_alone(
+    store: FakeStore, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """It is told, and all other garbage is counted and condemned."""
+    refuse(monkeypatch, FULL[0], code)
+    path = str(store.path / FULL[0][:2] / FULL[0])
+    counting, listing = Refusals(), Refusals()
+    census = garbage.take_census(store.chunks, marked(), lambda _: None, counting)
+    assert len(CHUNKS) - 1 == census.total == census.unmarked.files
+    assert {*CHUNKS} - {FULL[0]} == set(garbage.unmarked(store.chunks, marked(), listing))
+    for refusals in (counting, listing):
+        assert [(path, code)] == [(one.path, one.code) for one in refusals.found.values()]
+
+    with garbage.new_generation(store.chunks) as generation:
+        assert (0, 0) == generation.condemn(FULL[0], Refusals())
+        assert 1 == generation.condemn(FULL[1], Refusals()).files
+    assert {FULL[1]} == in_trash(store)
+
+
+def test_garbage_that_cannot_be_renamed_is_left_alone(store: FakeStore) -> None:
+    """An immutable file, for one."""
+    refusals = Refusals()
+    with garbage.new_generation(store.chunks) as generation:
+        failpoint.install(Steps(fail_at="move ", code=errno.EPERM))
+        assert (0, 0) == generation.condemn(FULL[0], refusals)
+
+    assert [str(store.path / FULL[0][:2] / FULL[0])] == list(refusals.found)
+    assert FULL[0] in store.names()
+
+
+@pytest.mark.parametrize("step", ["look", "remove"])
+def test_a_condemned_file_that_is_refused_keeps_only_its_generation(
+    store: FakeStore, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """With the seal, so that it is purged again; it is no stranger."""
+    refusals = Refusals()
+    with condemned(store, *FULL) as generation:
+        path = f"{store.path}/trash/{generation.name}/{FULL[1]}"
+        if step == "look":
+            refuse(monkeypatch, FULL[1])
+        failpoint.install(Steps(fail_at=f"remove {path}"))
+        done = generation.purge(marked(), refusals)
+        failpoint.install(None)
+        monkeypatch.undo()
+
+        assert (3, 0, ()) == (done.removed.files, done.rescued, done.foreign)
+        assert [path] == list(refusals.found)
+        assert {FULL[1], "sealed"} == in_trash(store)
+        assert 1 == generation.purge(marked(), Refusals()).removed.files
+    assert [] == garbage.generations(store.chunks)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EPERM, errno.ENOENT])
+def test_what_is_needed_and_cannot_be_linked_back_stays_in_the_trash(
+    store: FakeStore, code: int
+) -> None:
+    """Where readers find it; what nobody needs goes all the same."""
+    with condemned(store, *FULL) as generation:
+        failpoint.install(Steps(fail_at="link ", code=code))
+        done = generation.purge(marked(FULL[0]), Refusals())
+        failpoint.install(None)
+        assert (3, 0) == (done.removed.files, done.rescued)
+        assert {FULL[0], "sealed"} == in_trash(store)
+
+        assert 1 == generation.purge(marked(FULL[0]), Refusals()).rescued
+    assert FULL[0] in store.names()
+
+
+def test_a_seal_that_cannot_be_removed_is_not_replaced(store: FakeStore) -> None:
+    """Its generation has no census that counts, and waits."""
+    refusals = Refusals()
+    with condemned(store, FULL[0]) as generation:
+        failpoint.install(Steps(fail_at="remove ", code=errno.EUCLEAN))
+        assert generation.reseal(NOW, [], refusals) is None
+
+    assert [f"{store.path}/trash/{generation.name}/sealed"] == list(refusals.found)

@@ -5,15 +5,18 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from backy.domain.chunk import chunk_id
 from backy.ground import failpoint, locks
 from backy.ground.directory import Directory
+from backy.ground.errors import StorageFailed
 from backy.repository import users
+from backy.repository.refusals import Refusals
 from backy.repository.users import Writer, bury, living, registered, strangers
-from fakes import FakeStore
+from fakes import FakeStore, Steps
 
 NOW = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
 DEAD = "00000000-0000-4000-8000-00000000dead"
@@ -100,9 +103,10 @@ def test_a_user_whose_file_cannot_be_opened_is_not_taken_for_dead(
 
     with registered(store.chunks, "vm", NOW) as user:
         monkeypatch.setattr(Directory, "open_file", fails)
-        for act in (living, bury):
-            with pytest.raises(OSError, match=os.strerror(code)):
-                act(store.chunks)
+        with pytest.raises(OSError, match=os.strerror(code)):
+            living(store.chunks)
+        with pytest.raises(OSError, match=os.strerror(code)):
+            bury(store.chunks, Refusals())
         assert (store.path / "users" / user.name).exists()
         assert (store.path / "tmp" / user.name).exists()
 
@@ -114,9 +118,9 @@ def test_what_a_dead_writer_left_is_removed(store: FakeStore) -> None:
     """Its chunk files, its folder and its file."""
     leave(store, CHUNK, f"{CHUNK}.{CHUNK}")
 
-    assert 2 == bury(store.chunks)
+    assert 2 == bury(store.chunks, Refusals())
     assert [] == [*(store.path / "users").iterdir(), *(store.path / "tmp").iterdir()]
-    assert 0 == bury(store.chunks)
+    assert 0 == bury(store.chunks, Refusals())
 
 
 def test_what_a_living_writer_has_stays(store: FakeStore) -> None:
@@ -126,7 +130,7 @@ def test_what_a_living_writer_has_stays(store: FakeStore) -> None:
         own = store.path / "tmp" / user.name / CHUNK
         own.write_text("not named yet")
 
-        assert 1 == bury(store.chunks)
+        assert 1 == bury(store.chunks, Refusals())
         assert own.exists()
         assert [user.name] == [one.name for one in living(store.chunks)]
         own.unlink()
@@ -140,7 +144,7 @@ def test_half_of_what_a_dead_writer_left_is_removed_too(store: FakeStore) -> Non
     leave(store, CHUNK, name=other)
     (store.path / "users" / other).unlink()
 
-    assert 1 == bury(store.chunks)
+    assert 1 == bury(store.chunks, Refusals())
     assert [] == [*(store.path / "users").iterdir(), *(store.path / "tmp").iterdir()]
 
 
@@ -158,8 +162,8 @@ def test_files_of_others_stay_and_are_told(store: FakeStore) -> None:
     others[-1].mkdir()
 
     for removed in (1, 0):
-        assert removed == bury(store.chunks)
-        assert {str(path) for path in others} == set(strangers(store.chunks))
+        assert removed == bury(store.chunks, Refusals())
+        assert {str(path) for path in others} == set(strangers(store.chunks, Refusals()))
         assert all(path.is_symlink() or path.exists() for path in others)
     assert {"note", "ab" * 32} == {path.name for path in folder.iterdir()}
 
@@ -167,11 +171,11 @@ def test_files_of_others_stay_and_are_told(store: FakeStore) -> None:
 def test_a_writer_is_no_stranger(store: FakeStore) -> None:
     """Nor is what it left, before and after it is removed."""
     with registered(store.chunks, "vm", NOW):
-        assert [] == strangers(store.chunks)
+        assert [] == strangers(store.chunks, Refusals())
         leave(store)
-        assert [] == strangers(store.chunks)
-        bury(store.chunks)
-        assert [] == strangers(store.chunks)
+        assert [] == strangers(store.chunks, Refusals())
+        bury(store.chunks, Refusals())
+        assert [] == strangers(store.chunks, Refusals())
 
 
 @pytest.mark.parametrize("gone", ["folder", "all", "file"])
@@ -189,7 +193,7 @@ def test_a_writer_that_ends_while_the_dead_are_buried_disturbs_nobody(
 
     monkeypatch.setattr(users, "_look", look)
 
-    assert 0 == bury(store.chunks)
+    assert 0 == bury(store.chunks, Refusals())
     assert [] == [*(store.path / "users").iterdir(), *(store.path / "tmp").iterdir()]
 
 
@@ -203,4 +207,69 @@ def test_a_folder_that_vanishes_when_it_is_about_to_be_removed_is_fine(store: Fa
 
     failpoint.install(vanish)
 
-    assert 0 == bury(store.chunks)
+    assert 0 == bury(store.chunks, Refusals())
+
+
+# ..What the system refuses....................................................................
+
+
+@pytest.mark.parametrize("step", ["file", "folder", "user"])
+@pytest.mark.parametrize("code", [errno.EIO, errno.EUCLEAN, errno.EPERM])
+def test_one_dead_writer_that_cannot_be_buried_keeps_no_other(
+    store: FakeStore, step: str, code: int
+) -> None:
+    """It stays dead, is told as refused and not as a stranger, and is buried when that is possible."""
+    other = chunk_id(b"other").hex()
+    folder = leave(store, CHUNK, other)
+    leave(store, CHUNK, name=DEAD.replace("dead", "beef"))
+    where = {"file": folder / CHUNK, "folder": folder, "user": store.path / "users" / DEAD}[step]
+    refusals = Refusals()
+
+    def fail(reached: str) -> None:
+        if reached == f"remove {where}":
+            raise OSError(code, os.strerror(code))
+
+    failpoint.install(fail)
+    bury(store.chunks, refusals)
+    failpoint.install(None)
+
+    assert [(str(where), code)] == [(one.path, one.code) for one in refusals.found.values()]
+    assert [DEAD] == [path.name for path in (store.path / "users").iterdir()]
+    assert [where.name] * (step == "file") == [path.name for path in folder.glob("*")]
+    assert ([], []) == (living(store.chunks), strangers(store.chunks, Refusals()))
+    bury(store.chunks, Refusals())
+    assert [] == [*(store.path / "users").iterdir(), *(store.path / "tmp").iterdir()]
+
+
+def test_a_full_or_read_only_disk_ends_the_burial(store: FakeStore) -> None:
+    """It is no matter of one writer."""
+    leave(store, CHUNK)
+    failpoint.install(Steps(fail_at="remove ", code=errno.EROFS))
+    with pytest.raises(StorageFailed):
+        bury(store.chunks, Refusals())
+
+
+def test_what_cannot_be_looked_at_is_refused_and_no_stranger(
+    store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken inode among the folders."""
+    leave(store)
+    (store.path / "users" / DEAD).unlink()
+    looked, entered = os.stat, Directory.enter
+
+    def fails(path: str, **options: Any) -> os.stat_result:
+        if path == DEAD:
+            raise OSError(errno.EUCLEAN, os.strerror(errno.EUCLEAN))
+        return looked(path, **options)
+
+    def cannot_enter(self: Directory, name: str) -> Directory:
+        if name == DEAD:
+            raise OSError(errno.EUCLEAN, os.strerror(errno.EUCLEAN))
+        return entered(self, name)
+
+    monkeypatch.setattr(os, "stat", fails)
+    monkeypatch.setattr(Directory, "enter", cannot_enter)
+    refusals = Refusals()
+
+    assert (0, []) == (bury(store.chunks, refusals), strangers(store.chunks, refusals))
+    assert [str(store.path / "tmp" / DEAD)] == list(refusals.found)

@@ -17,6 +17,7 @@ from backy.domain.health import (
     State,
     assess,
     judge_collection,
+    judge_last_collection,
     judge_store,
     unknown,
 )
@@ -92,12 +93,16 @@ def _report(options: Options, *, lenient: bool) -> Report:
     base = options.base or settings.general.base_dir
     now = SystemClock().now()
     changed = os.stat(options.config or DEFAULT_FILE).st_mtime
+    alive = daemon_runs(base)
     with Repository.open(base) as repository:
         found = survey(repository, settings.jobs, now)
         store = _store(repository, now) + _leftovers(repository, settings)
+        if alive:
+            # Without one, it is told anyway, and whoever collects by hand does so when he likes.
+            store += _late_collection(repository, settings, now)
     jobs = _jobs(settings, found, datetime.fromtimestamp(changed, UTC), now)
     mistakes = [f"{one.key}: {one.why}" for one in settings.faults]
-    return assess(jobs, mistakes, store, daemon_alive=daemon_runs(base))
+    return assess(jobs, mistakes, store, daemon_alive=alive)
 
 
 def _store(repository: Repository, now: datetime) -> list[Finding]:
@@ -108,9 +113,16 @@ def _store(repository: Repository, now: datetime) -> list[Finding]:
         for one in look_into_trash(repository)
         for writer in one.writers
     ]
-    collection = judge_collection(outcome.stopped if outcome is not None else (), held, now)
+    stopped, refused = ((), ()) if outcome is None else (outcome.stopped, outcome.refused)
+    collection = judge_collection(stopped, held, now, refused)
     unhealed = sum(one.is_open for one in quarantine.cases(repository.chunks))
     return collection + judge_store(unhealed, trust.read_cycle(repository.chunks), now)
+
+
+def _late_collection(repository: Repository, settings: Settings, now: datetime) -> list[Finding]:
+    outcome = remembered.read_outcome(repository.chunks)
+    interval = timedelta(seconds=settings.general.gc_interval)
+    return judge_last_collection(outcome.at if outcome is not None else None, interval, now)
 
 
 def _leftovers(repository: Repository, settings: Settings) -> list[Finding]:

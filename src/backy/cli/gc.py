@@ -64,6 +64,8 @@ def command(
         )
         for path in done.foreign[:10]:
             log.warning("file that is not a chunk was left alone", path=path)
+        for why in done.refused[:10]:
+            log.warning("file that the system refuses was left alone", error=why)
         if as_json:
             click.echo(json(_document(done)))
         else:
@@ -72,7 +74,7 @@ def command(
 
 def _tell_plan(options: Options, plan: Plan) -> None:
     _tell_waiting(options, plan.waiting)
-    _tell_foreign(plan.foreign)
+    _tell_left_alone(plan)
     options.tell(
         f"{counted(plan.unneeded.files, 'chunk')} of {plan.total} would go: "
         f"{format_size(plan.unneeded.bytes)}"
@@ -81,7 +83,7 @@ def _tell_plan(options: Options, plan: Plan) -> None:
 
 def _tell(options: Options, done: Collected) -> None:
     _tell_waiting(options, done.waiting)
-    _tell_foreign(done.foreign)
+    _tell_left_alone(done)
     options.tell(
         f"{counted(done.purged.files, 'chunk')} removed ({format_size(done.purged.bytes)}), "
         f"{counted(done.condemned.files, 'chunk')} put into the trash "
@@ -108,10 +110,12 @@ def _tell_waiting(options: Options, waiting: tuple[Waiting, ...]) -> None:
     click.echo(table(["In the trash", "Since (local)", "Goes after", "Held by"], rows))
 
 
-def _tell_foreign(foreign: tuple[str, ...]) -> None:
-    if foreign:
-        more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
-        edge.say(f"warning: {foreign[0]} is not a file of this store: it was left alone{more}.")
+def _tell_left_alone(found: Plan | Collected) -> None:
+    whys = [f"{path} is not a file of this store" for path in found.foreign]
+    for some in (whys, [one.rstrip(".") for one in found.refused]):
+        if some:
+            more = f" (and {len(some) - 1} more)" if len(some) > 1 else ""
+            edge.say(f"warning: {some[0]}: it was left alone{more}.")
 
 
 def _document(found: Plan | Collected) -> dict[str, object]:

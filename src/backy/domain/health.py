@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 from backy.domain.cycle import Cycle
 from backy.domain.sla import Sla
-from backy.ground.units import format_duration
+from backy.ground.units import format_duration, format_interval
 
 HELD_TOO_LONG = timedelta(days=2)
+COLLECTIONS_MISSED = 3
 VERIFIED_TOO_LONG_AGO = timedelta(days=60)
 
 
@@ -100,10 +101,15 @@ class HeldTrash(NamedTuple):
     writer: str
 
 
-def judge_collection(stopped: Sequence[str], held: Sequence[HeldTrash], now: datetime) -> list[Finding]:
-    """What is to be told about garbage collection: why it stopped, and who holds the trash for long."""
+def judge_collection(
+    stopped: Sequence[str], held: Sequence[HeldTrash], now: datetime, refused: Sequence[str] = ()
+) -> list[Finding]:
+    """What is to be told about garbage collection: why it stopped, and what or who keeps garbage."""
     findings = [
         Finding(State.CRITICAL, None, f"garbage collection is stopped: {one}") for one in stopped
+    ]
+    findings += [
+        Finding(State.WARNING, None, f"garbage collection left a file alone: {one}") for one in refused
     ]
     for one in held:
         age = now - one.since
@@ -112,6 +118,24 @@ def judge_collection(stopped: Sequence[str], held: Sequence[HeldTrash], now: dat
             text = f"{one.writer} keeps garbage from going since {ago}: does it hang?"
             findings.append(Finding(State.WARNING, None, text))
     return findings
+
+
+def judge_last_collection(
+    ended_at: datetime | None, interval: timedelta, now: datetime
+) -> list[Finding]:
+    """Whether collections come to an end, where a scheduler runs that starts one each `interval`.
+
+    It counts from the last one, by hand or not. So where none has ended for three intervals, and three
+    days, they hang, are killed, or cannot say how they ended. Before the first, none is missed.
+    """
+    if ended_at is None or now - ended_at < COLLECTIONS_MISSED * max(interval, timedelta(days=1)):
+        return []
+    ago = format_duration((now - ended_at).total_seconds())
+    due = format_interval(int(interval.total_seconds()))
+    text = (
+        f"no garbage collection has ended for {ago}, and gc-interval is {due}: see the scheduler's log"
+    )
+    return [Finding(State.WARNING, None, text)]
 
 
 def judge_store(open_reports: int, cycle: Cycle | None, now: datetime) -> list[Finding]:

@@ -13,7 +13,7 @@ marks. On a nearly full disk the reserve is given up first and made again last.
 
 import errno
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -21,21 +21,23 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from backy.domain import collection as decisions
-from backy.domain.collection import GRACE, Known, Seal
+from backy.domain.collection import GRACE, Known, Seal, Vanished
 from backy.domain.marks import WORDS, Marks
 from backy.ground.clock import Clock
 from backy.ground.directory import Directory
-from backy.ground.errors import CollectionStopped, CollectionTooMuch, StorageFailed
+from backy.ground.errors import BackyError, CollectionStopped, CollectionTooMuch, StorageFailed
 from backy.operation.progress import Progress
 from backy.repository import garbage, layout, marking, remembered, reserve, users
 from backy.repository.garbage import Chunks
 from backy.repository.marking import JobFiles, Stop
+from backy.repository.refusals import Refusals
 from backy.repository.remembered import Outcome
 from backy.repository.repository import Repository, check_writable_here, collecting
 from backy.repository.users import Writer
 
 # One folder holds a generation, and memory its names, 0.1 KB each, beside the marks while it is purged.
 A_GENERATION = 200_000
+_REFUSED_TOLD = 10
 
 
 class Waiting(NamedTuple):
@@ -48,16 +50,23 @@ class Waiting(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a collection finds: all chunk files of the store, those that nobody needs, and strangers."""
+    """What a collection finds: all chunk files of the store, those that nobody needs, and strangers.
+
+    `refused` are sentences about files that the system would not let us look at.
+    """
 
     total: int
     unneeded: Chunks
     waiting: tuple[Waiting, ...]
     foreign: tuple[str, ...]
+    refused: tuple[str, ...]
 
 
 class Collected(NamedTuple):
-    """What a collection did; `left` is how many chunk files stay in the store proper."""
+    """What a collection did; `left` is how many chunk files stay in the store proper.
+
+    `refused` are sentences about files that the system would not let go.
+    """
 
     maps: int
     left: int
@@ -66,6 +75,7 @@ class Collected(NamedTuple):
     rescued: int
     waiting: tuple[Waiting, ...]
     foreign: tuple[str, ...]
+    refused: tuple[str, ...]
 
 
 def plan_collection(
@@ -76,12 +86,13 @@ def plan_collection(
         files = marking.inventory(repository)
         stops = _unexplained(repository, files, clock.now(), gone)[0]
         marks = _new_marks()
-        stops += _mark_all(repository, files, marks, progress, gone, spare_unused=True)
-        _refuse(stops)
-        census = _census(repository, marks, progress)
+        found, present = _mark_all(repository, files, marks, progress, gone, spare_unused=True)
+        _refuse(stops + found + _vanished_since(repository, files, present, clock.now(), gone)[0])
+        refusals = Refusals()
+        census = _census(repository, marks, progress, refusals)
         waiting = tuple(look_into_trash(repository, GRACE))
-        foreign = (*census.foreign, *_strangers(repository.chunks))
-        return Plan(census.total, census.unmarked, waiting, foreign)
+        foreign = (*census.foreign, *_strangers(repository.chunks, refusals))
+        return Plan(census.total, census.unmarked, waiting, foreign, _sentences(refusals))
 
 
 def collect(
@@ -99,29 +110,50 @@ def collect(
     the store to go, and `gone` names jobs and UUIDs that were removed on purpose.
     """
     check_writable_here(repository.base)
-    with collecting(repository.chunks), _telling(repository):
+    with collecting(repository.chunks):
         # A newer version may have set a requirement since we opened.
         repository.read_format()
-        reserve.give_up(repository.chunks)
-        try:
+        with _noting_failure(repository, clock), _telling(repository):
+            reserve.give_up(repository.chunks)
             run = _Run(repository, clock, progress, timedelta(0) if waive_grace else GRACE, gone)
             done = run.collect(force=force)
-        except (CollectionStopped, CollectionTooMuch) as error:
-            stops = (
-                [": ".join(one) for one in error.stops] if isinstance(error, CollectionStopped) else []
+            reserve.restore(repository.chunks)
+            outcome = Outcome(
+                at=clock.now(),
+                refused=done.refused[:_REFUSED_TOLD],
+                chunks=done.left,
+                condemned=done.condemned.files,
+                purged=done.purged.files,
             )
-            outcome = Outcome(at=clock.now(), stopped=tuple(stops) or (error.message,))
-            with suppress(StorageFailed):
-                # What it was given up for did not happen, and backups would fill it.
-                reserve.restore(repository.chunks, roomy=False)
+            remembered.write_outcome(repository.chunks, outcome)
+            return done
+
+
+@contextmanager
+def _noting_failure(repository: Repository, clock: Clock) -> Iterator[None]:
+    """Whatever ends the run early: say why for `check`, and make the reserve again.
+
+    Each as far as the disk lets us, since what is to be told is the first error. A run that somebody
+    ends has no outcome.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, BackyError):
+            with suppress(BackyError, OSError):
+                # First, while there is the room of the reserve.
+                outcome = Outcome(at=clock.now(), stopped=_reasons(error))
                 remembered.write_outcome(repository.chunks, outcome)
-            raise
-        reserve.restore(repository.chunks)
-        outcome = Outcome(
-            at=clock.now(), chunks=done.left, condemned=done.condemned.files, purged=done.purged.files
-        )
-        remembered.write_outcome(repository.chunks, outcome)
-        return done
+        with suppress(BackyError, OSError):
+            # What it was given up for did not happen, and backups would fill it.
+            reserve.restore(repository.chunks, roomy=False)
+        raise
+
+
+def _reasons(error: BackyError) -> tuple[str, ...]:
+    if isinstance(error, CollectionStopped):
+        return tuple(": ".join(one) for one in error.stops)
+    return (error.message,)
 
 
 class _Run:
@@ -145,9 +177,10 @@ class _Run:
         self._purged = Chunks()
         self._rescued = 0
         self._foreign: list[str] = []
+        self._refusals = Refusals()
 
     def collect(self, *, force: bool) -> Collected:
-        users.bury(self._chunks)
+        users.bury(self._chunks, self._refusals)
         self._seal_unsealed()
         files = marking.inventory(self._repository)
         remembers = self._remember(files)
@@ -158,9 +191,9 @@ class _Run:
         if ripe:
             # There may be room now for what was none before.
             self._seal_unsealed()
-        census = _census(self._repository, marks, self._progress)
+        census = _census(self._repository, marks, self._progress, self._refusals)
         rescued = self._rescued  # which the census has counted
-        self._foreign += (*census.foreign, *_strangers(self._chunks))
+        self._foreign += (*census.foreign, *_strangers(self._chunks, self._refusals))
         if decisions.is_too_much(census.unmarked.files, census.total) and not force:
             raise CollectionTooMuch(census.unmarked.files, census.total)
         condemned = self._condemn(marks) if census.unmarked.files else Chunks()
@@ -170,11 +203,18 @@ class _Run:
             self._purge(ripe, self._mark(files))
         if not remembers:
             # There was no room; what was removed meanwhile must not be in the list.
-            self._remember(marking.inventory(self._repository))
+            self._remember_anew(files)
         waiting = tuple(look_into_trash(self._repository, self._grace))
         left = census.total - condemned.files + self._rescued - rescued
         return Collected(
-            self._maps, left, condemned, self._purged, self._rescued, waiting, tuple(self._foreign)
+            self._maps,
+            left,
+            condemned,
+            self._purged,
+            self._rescued,
+            waiting,
+            tuple(self._foreign),
+            _sentences(self._refusals),
         )
 
     def _seal_unsealed(self) -> None:
@@ -193,14 +233,14 @@ class _Run:
         try:
             seal = generation.read_seal()
         except ValueError:
-            generation.reseal(now, self._living())
+            generation.reseal(now, self._living(), self._refusals)
             return
         if seal is None:
             generation.sync()
             generation.seal(now, self._living())
         elif seal.at > now:
             # Made while the clock was wrong, it would wait for that day to come.
-            generation.reseal(now, self._living())
+            generation.reseal(now, self._living(), self._refusals)
 
     def _living(self) -> list[str]:
         return [writer.name for writer in users.living(self._chunks)]
@@ -211,6 +251,15 @@ class _Run:
         written = known is None or remembered.write_known(self._chunks, known, complete=not stops)
         _refuse(stops)
         return written
+
+    def _remember_anew(self, files: dict[str, JobFiles]) -> None:
+        """Write down what is there now, and what of the first inventory went and has to be explained."""
+        now_there = marking.inventory(self._repository)
+        present = {name: found.present for name, found in now_there.items()}
+        stops, missing = _vanished_since(self._repository, files, present, self._clock.now(), self._gone)
+        known = decisions.still_known(_committed(now_there), missing)
+        remembered.write_known(self._chunks, known, complete=not stops)
+        _refuse(stops)
 
     def _ripe(self) -> list[str]:
         living = self._living()
@@ -224,37 +273,35 @@ class _Run:
 
     def _mark(self, files: dict[str, JobFiles]) -> Marks:
         """Reap, then mark, job by job; CollectionStopped."""
-        for name in self._repository.directories():
-            with self._repository.base.enter(name) as job:
-                spared = files[name].committed if name in files else ()
-                has_writer = partial(_has_writer, self._repository, name)
-                self._maps += marking.reap(job, spared, has_writer, self._gone)
+        for name, job in _opened(self._repository, self._repository.directories()):
+            spared = files[name].committed if name in files else ()
+            has_writer = partial(_has_writer, self._repository, name)
+            self._maps += marking.reap(job, spared, has_writer, self._gone)
         marks = _new_marks()
-        _refuse(_mark_all(self._repository, files, marks, self._progress, self._gone))
+        stops, present = _mark_all(self._repository, files, marks, self._progress, self._gone)
+        now = self._clock.now()
+        _refuse(stops + _vanished_since(self._repository, files, present, now, self._gone)[0])
         return marks
 
     def _purge(self, names: list[str], marks: Marks) -> None:
         for name in names:
             with garbage.open_generation(self._chunks, name) as generation:
-                done = generation.purge(marks)
-            self._purged = Chunks(
-                self._purged.files + done.removed.files, self._purged.bytes + done.removed.bytes
-            )
+                done = generation.purge(marks, self._refusals)
+            self._purged = self._purged.plus(done.removed)
             self._rescued += done.rescued
             self._foreign += done.foreign
 
     def _condemn(self, marks: Marks) -> Chunks:
-        files = size = 0
-        names = garbage.unmarked(self._chunks, marks)
+        done = Chunks()
+        names = garbage.unmarked(self._chunks, marks, self._refusals)
         for first in names:
             with garbage.new_generation(self._chunks) as generation:
                 for name in chain([first], islice(names, A_GENERATION - 1)):
-                    size += generation.condemn(name)
-                    files += 1
+                    done = done.plus(generation.condemn(name, self._refusals))
                 generation.sync()
                 # The census comes last: who registers from here on finds none of these chunks.
                 generation.seal(self._clock.now(), self._living())
-        return Chunks(files, size)
+        return done
 
 
 def _unexplained(
@@ -273,6 +320,29 @@ def _unexplained(
         ], None
     present = {name: found.present for name, found in files.items()}
     missing = decisions.vanished(before, present, now, gone)
+    return _told(repository, missing), decisions.still_known(_committed(files), missing)
+
+
+def _vanished_since(
+    repository: Repository,
+    files: dict[str, JobFiles],
+    present: Mapping[str, Collection[str]],
+    now: datetime,
+    gone: Collection[str],
+) -> tuple[list[Stop], list[Vanished]]:
+    """What the inventory saw and is not `present` any more, though nothing of it was reaped.
+
+    A disk that is unmounted in between leaves an empty directory, which needs no chunk.
+    """
+    missing = decisions.vanished(Known(jobs=_committed(files)), present, now, gone)
+    return _told(repository, missing), missing
+
+
+def _committed(files: dict[str, JobFiles]) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(found.committed) for name, found in files.items()}
+
+
+def _told(repository: Repository, missing: list[Vanished]) -> list[Stop]:
     stops = []
     for one in missing:
         where = repository.base.file_path(one.job)
@@ -281,12 +351,22 @@ def _unexplained(
         else:
             why = f"the job's directory is gone, and with it revisions ({len(one.uuids)})"
         stops.append(Stop(where, why))
-    committed = {name: found.committed for name, found in files.items()}
-    return stops, decisions.still_known(committed, missing)
+    return stops
 
 
 def _new_marks() -> Marks:
     return Marks(word=os.urandom(1)[0] % WORDS)
+
+
+def _opened(repository: Repository, names: Sequence[str]) -> Iterator[tuple[str, Directory]]:
+    """These jobs' directories, open one after the other; what one had that went meanwhile is missed."""
+    for name in names:
+        try:
+            job = repository.base.enter(name)
+        except FileNotFoundError:
+            continue
+        with job:
+            yield name, job
 
 
 def _mark_all(
@@ -297,33 +377,38 @@ def _mark_all(
     gone: Collection[str],
     *,
     spare_unused: bool = False,
-) -> list[Stop]:
+) -> tuple[list[Stop], dict[str, frozenset[str]]]:
     """Mark the maps of all jobs that are there now, which may be more than in `files`.
 
-    With `spare_unused` maps that would be reaped do not count.
+    Says what stops it, and which UUIDs each job had. With `spare_unused` maps that would be reaped do
+    not count.
     """
     stops: list[Stop] = []
+    present = {}
     names = repository.directories()
     progress.begin("mark", len(names), "jobs")
     try:
-        for name in names:
-            with repository.base.enter(name) as job:
-                unused: set[str] = set()
-                if spare_unused and name in files:
-                    for orphan in marking.orphans(job, files[name].committed, gone):
-                        if marking.is_unused(job, orphan):
-                            unused.update(orphan.maps)
-                stops += marking.mark(job, marks, unused, gone)
+        for name, job in _opened(repository, names):
+            unused: set[str] = set()
+            if spare_unused and name in files:
+                for orphan in marking.orphans(job, files[name].committed, gone):
+                    if marking.is_unused(job, orphan):
+                        unused.update(orphan.maps)
+            found = marking.mark(job, marks, unused, gone)
+            stops += found.stops
+            present[name] = found.present
             progress.advance(1)
     finally:
         progress.end()
-    return stops
+    return stops, present
 
 
-def _census(repository: Repository, marks: Marks, progress: Progress) -> garbage.Census:
+def _census(
+    repository: Repository, marks: Marks, progress: Progress, refusals: Refusals
+) -> garbage.Census:
     progress.begin("look for garbage", len(layout.FANOUT), "folders")
     try:
-        return garbage.take_census(repository.chunks, marks, progress.advance)
+        return garbage.take_census(repository.chunks, marks, progress.advance, refusals)
     finally:
         progress.end()
 
@@ -350,9 +435,13 @@ def _has_writer(repository: Repository, job: str) -> bool:
     return any(writer.job in ("", job) for writer in users.living(repository.chunks))
 
 
-def _strangers(chunks: Directory) -> list[str]:
+def _strangers(chunks: Directory, refusals: Refusals) -> list[str]:
     """Files of others in the folders that collection removes from, beside those among the chunks."""
-    return garbage.strangers(chunks) + users.strangers(chunks)
+    return garbage.strangers(chunks) + users.strangers(chunks, refusals)
+
+
+def _sentences(refusals: Refusals) -> tuple[str, ...]:
+    return tuple(one.message for one in refusals.found.values())
 
 
 def _refuse(stops: list[Stop]) -> None:

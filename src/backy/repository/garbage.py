@@ -6,11 +6,12 @@ generation is *sealed* with a census of the writers that live at that moment. It
 have ended, against marks made after that: what is marked by then is linked back first.
 
     generation = new_generation(chunks)
-    generation.condemn(name) …; generation.seal(now, living)
-    generation.purge(marks)
+    generation.condemn(name, refusals) …; generation.seal(now, living)
+    generation.purge(marks, refusals)
 
 Limits: who calls decides (`domain.collection`) and marks (`marking`); here it is carried out. Files
-that backy did not write stay where they are.
+that backy did not write stay where they are, and so do those that the system refuses (`refusals`). What
+has gone since it was listed is passed over: verify may move a bad chunk aside at any moment.
 """
 
 import errno
@@ -29,11 +30,13 @@ from backy.domain import sealed
 from backy.domain.collection import Seal
 from backy.domain.marks import Marks
 from backy.ground import durable
-from backy.ground.directory import Directory
+from backy.ground.directory import ROTTEN, Directory
+from backy.ground.errors import StorageFailed
 from backy.repository import layout
+from backy.repository.refusals import Refusals
 
 _MAX_SEAL = 1 << 20
-_NO_SEAL = (errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EFBIG)
+_NO_SEAL = (errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EFBIG, *ROTTEN)
 
 
 class Chunks(NamedTuple):
@@ -41,6 +44,10 @@ class Chunks(NamedTuple):
 
     files: int = 0
     bytes: int = 0
+
+    def plus(self, more: "Chunks") -> "Chunks":
+        """Both together."""
+        return Chunks(self.files + more.files, self.bytes + more.bytes)
 
 
 class Purged(NamedTuple):
@@ -59,28 +66,30 @@ class Census(NamedTuple):
     foreign: tuple[str, ...]
 
 
-def take_census(chunks: Directory, marks: Marks, advance: Callable[[int], None]) -> Census:
-    """Count all files of the store proper; `advance` is told of each folder."""
+def take_census(
+    chunks: Directory, marks: Marks, advance: Callable[[int], None], refusals: Refusals
+) -> Census:
+    """Count all files of the store proper, but for those refused; `advance` is told of each folder."""
     total = files = size = 0
     foreign: list[str] = []
     for prefix in layout.FANOUT:
         with chunks.enter(prefix) as folder:
-            names = os.listdir(folder.fd)
-            total += len(names)
-            for name in names:
+            for name in os.listdir(folder.fd):
                 if _is_marked(name, marks):
+                    total += 1
                     continue
-                found = _chunk_file(folder, name) if name[:2] == prefix else None
-                if found is not None:
-                    files += 1
-                    size += found.st_blocks * 512
-                else:
-                    foreign.append(folder.file_path(name))
+                with refusals.one(folder.file_path(name)):
+                    found = _chunk_file(folder, name) if name[:2] == prefix else None
+                    if found is not None:
+                        files += 1
+                        size += found.st_blocks * 512
+                    else:
+                        foreign.append(folder.file_path(name))
         advance(1)
-    return Census(total - len(foreign), Chunks(files, size), tuple(foreign))
+    return Census(total + files, Chunks(files, size), tuple(foreign))
 
 
-def unmarked(chunks: Directory, marks: Marks) -> Iterator[str]:
+def unmarked(chunks: Directory, marks: Marks, refusals: Refusals) -> Iterator[str]:
     """Names of the store's files that nobody needs: deltas first, then the bases they lean on."""
     for deltas in (True, False):
         for prefix in layout.FANOUT:
@@ -88,7 +97,10 @@ def unmarked(chunks: Directory, marks: Marks) -> Iterator[str]:
                 for name in os.listdir(folder.fd):
                     if ("." in name) != deltas or _is_marked(name, marks):
                         continue
-                    if name[:2] == prefix and _chunk_file(folder, name) is not None:
+                    found = None
+                    with refusals.one(folder.file_path(name)):
+                        found = _chunk_file(folder, name) if name[:2] == prefix else None
+                    if found is not None:
                         yield name
 
 
@@ -135,15 +147,17 @@ class Generation:
         self._open.callback(folder.close)
         self._stored: dict[str, Directory] = {}
 
-    def condemn(self, name: str) -> int:
-        """Take a chunk file out of the store proper: its bytes. Only into an unsealed generation."""
+    def condemn(self, name: str, refusals: Refusals) -> Chunks:
+        """Take a chunk file that is there out of the store proper. Only into an unsealed generation."""
         prefix = name[:2]
         if prefix not in self._stored:
             self._stored[prefix] = self._open.enter_context(self._chunks.enter(prefix))
         stored = self._stored[prefix]
-        size = os.stat(name, dir_fd=stored.fd, follow_symlinks=False).st_blocks * 512
-        durable.move(stored, name, self._folder, name)
-        return size
+        with refusals.one(stored.file_path(name)):
+            size = os.stat(name, dir_fd=stored.fd, follow_symlinks=False).st_blocks * 512
+            durable.move(stored, name, self._folder, name)
+            return Chunks(1, size)
+        return Chunks()
 
     def seal(self, now: datetime, living: Collection[str]) -> Seal:
         """Note the writers that live, after everything in it has become durable. Never twice.
@@ -165,13 +179,23 @@ class Generation:
             with self._chunks.enter(prefix) as stored:
                 durable.sync_directory(stored)
 
-    def reseal(self, now: datetime, living: Collection[str]) -> Seal:
-        """Seal anew, where the seal cannot be read or comes from a future that did not happen."""
-        durable.remove(self._folder, layout.SEALED)
-        return self.seal(now, living)
+    def reseal(self, now: datetime, living: Collection[str], refusals: Refusals) -> Seal | None:
+        """Seal anew, where the seal cannot be read or comes from a future that did not happen.
+
+        None where it cannot be removed: then its generation is not purged, and no other waits for it.
+        """
+        removed = False
+        with refusals.one(self._folder.file_path(layout.SEALED)):
+            durable.remove(self._folder, layout.SEALED)
+            removed = True
+        return self.seal(now, living) if removed else None
 
     def read_seal(self) -> Seal | None:
-        """The seal; None if it has none. ValueError if it cannot be read."""
+        """The seal; None if it has none. ValueError if it is none or rotten, StorageFailed.
+
+        One that the disk does not return is as good as one with wrong bytes: a seal that is made anew
+        holds for longer, and for every writer that the old one may hold for and that lives.
+        """
         try:
             content = self._folder.read(layout.SEALED, _MAX_SEAL)
         except FileNotFoundError:
@@ -179,55 +203,64 @@ class Generation:
         except OSError as error:
             if error.errno in _NO_SEAL:
                 raise ValueError("it is not a seal") from error
-            raise
+            path = self._folder.file_path(layout.SEALED)
+            raise StorageFailed("read", path, error.errno or errno.EIO) from error
         try:
             seal = msgspec.json.decode(sealed.unseal(content), type=Seal)
         except msgspec.DecodeError as error:
             raise ValueError(str(error)) from error
         return msgspec.structs.replace(seal, at=seal.at.astimezone(UTC))
 
-    def purge(self, marks: Marks) -> Purged:
+    def purge(self, marks: Marks, refusals: Refusals) -> Purged:
         """Link back what is marked, make that last, then remove what this folder itself holds.
 
         The seal goes last: a purge that was cut short leaves a sealed generation with less in it.
         """
         # Read once: what was not looked up in the marks is not removed.
         names = sorted(self._chunk_names())
-        rescued = self._link_back(names, marks)
-        removed, foreign = self._remove_all(names)
-        if not foreign:
+        rescued, stuck = self._link_back(names, marks, refusals)
+        removed = self._remove_all([name for name in names if name not in stuck], refusals)
+        left = [self._folder.file_path(name) for name in self._folder.names() if name != layout.SEALED]
+        if not left:
             durable.remove(self._folder, layout.SEALED)
             with self._chunks.enter(layout.TRASH) as trash:
                 durable.remove_directory(trash, self.name)
-        return Purged(removed, rescued, foreign)
+        return Purged(removed, rescued, tuple(path for path in left if path not in refusals.found))
 
-    def _link_back(self, names: list[str], marks: Marks) -> int:
+    def _link_back(self, names: list[str], marks: Marks, refusals: Refusals) -> tuple[int, set[str]]:
+        """How many came back, and which could not: they are needed, and so have to stay here."""
         marked = rescued = 0
+        stuck = set()
         # Opened before the first link: a sync tells an error only to those who were there.
         fd = os.dup(self._folder.fd)
         try:
             for name in names:
                 if _is_marked(name, marks):
                     marked += 1
-                    with self._chunks.enter(name[:2]) as stored:
+                    stuck.add(name)
+                    with (
+                        self._chunks.enter(name[:2]) as stored,
+                        refusals.one(self._folder.file_path(name)),
+                    ):
                         rescued += durable.link(self._folder, name, stored, name)
+                        stuck.remove(name)
             if marked:
                 # Also where the name was taken: it may be that of a writer who has not synced it yet.
                 durable.sync_all(fd, self._chunks.path)
         finally:
             os.close(fd)
-        return rescued
+        return rescued, stuck
 
-    def _remove_all(self, names: list[str]) -> tuple[Chunks, tuple[str, ...]]:
+    def _remove_all(self, names: list[str], refusals: Refusals) -> Chunks:
         files = size = 0
         for name in names:
-            found = os.stat(name, dir_fd=self._folder.fd, follow_symlinks=False)
-            durable.remove(self._folder, name)
-            if found.st_nlink == 1:
-                files += 1
-                size += found.st_blocks * 512
-        foreign = {*self._folder.names()} - {layout.SEALED}
-        return Chunks(files, size), tuple(self._folder.file_path(name) for name in sorted(foreign))
+            with refusals.one(self._folder.file_path(name)):
+                found = os.stat(name, dir_fd=self._folder.fd, follow_symlinks=False)
+                durable.remove(self._folder, name)
+                if found.st_nlink == 1:
+                    files += 1
+                    size += found.st_blocks * 512
+        return Chunks(files, size)
 
     def _chunk_names(self) -> Iterator[str]:
         with os.scandir(self._folder.fd) as entries:

@@ -164,10 +164,20 @@ def _remove_if_there(job: Directory, name: str) -> None:
         durable.remove(job, name)
 
 
+class Marked(NamedTuple):
+    """What marking a job met: what stops it, and the UUIDs that were there, with or without a record.
+
+    A committed record counts only where its maps were marked.
+    """
+
+    stops: tuple[Stop, ...]
+    present: frozenset[str]
+
+
 def mark(
     job: Directory, marks: Marks, without: Collection[str] = (), gone: Collection[str] = ()
-) -> list[Stop]:
-    """Mark what every map of a job needs, except the maps named in `without`; says what stops it."""
+) -> Marked:
+    """Mark what every map of a job needs, except the maps named in `without`."""
     stops: list[Stop] = []
     seen: set[bytes] = set()
     history = histories.load(job)
@@ -185,8 +195,9 @@ def mark(
         for digest in one.maps
     }
     unreadable = {one.uuid for one in history.unreadable}
-    names = {*expected, *(name for name in job.names() if layout.parse_map_name(name))}
-    for name in sorted(names.difference(without)):
+    found_maps, present = _listed(job)
+    present |= unreadable.union(one.uuid for one in history.revisions)
+    for name in sorted(found_maps.union(expected).difference(without)):
         try:
             if name in expected:
                 with maps.open_pinned(job, *expected[name]) as reader:
@@ -198,12 +209,27 @@ def mark(
         except RevisionGone:
             # Forgotten since the history was read: what is left of it counts like any map.
             stops += _mark_forgotten(job, name, marks, seen)
+            if not job.has(name):
+                present.discard(expected[name][0])
         except (DamageError, FormatUnknown) as error:
             parsed = layout.parse_map_name(name)
             if parsed is None or parsed[0] not in unreadable:
                 stops.append(Stop(job.file_path(name), error.message))
 
-    return stops
+    return Marked(tuple(stops), frozenset(present))
+
+
+def _listed(job: Directory) -> tuple[set[str], set[str]]:
+    """Names of all maps, and the UUIDs of them and of records that are not committed."""
+    names, uuids = set(), set()
+    for name in job.names():
+        record, of_map = layout.parse_record_name(name), layout.parse_map_name(name)
+        if of_map is not None:
+            names.add(name)
+            uuids.add(of_map[0])
+        if record is not None and record.suffix != layout.RECORD:
+            uuids.add(record.uuid)
+    return names, uuids
 
 
 def _mark_forgotten(job: Directory, name: str, marks: Marks, seen: set[bytes]) -> list[Stop]:

@@ -8,6 +8,7 @@ then one run cannot tell what vanished.
 """
 
 import errno
+import os
 from datetime import datetime
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from backy.domain import sealed
 from backy.domain.collection import Known
 from backy.ground import durable
-from backy.ground.directory import Directory
+from backy.ground.directory import ROTTEN, Directory
 from backy.ground.errors import StorageFailed
 from backy.repository import layout
 
@@ -25,22 +26,28 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a collection ended; `stopped` says why nothing was collected, empty if it was."""
+    """How a collection ended; `stopped` says why it ended early, empty if it did not.
+
+    `refused` says of some files why they were left alone.
+    """
 
     at: datetime
     stopped: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
     chunks: int = 0
     condemned: int = 0
     purged: int = 0
 
 
 def read_known(chunks: Directory) -> Known:
-    """The known revisions, none before the first run; ValueError for damage, StorageFailed."""
+    """The known revisions, none before the first run; ValueError for damage and rot, StorageFailed."""
     try:
         content = chunks.read(layout.KNOWN, _MAX_KNOWN)
     except FileNotFoundError:
         return Known(jobs={})
     except OSError as error:
+        if error.errno in ROTTEN:
+            raise ValueError(os.strerror(error.errno or 0)) from error
         raise StorageFailed("read", chunks.file_path(layout.KNOWN), error.errno or 0) from error
     try:
         return msgspec.json.decode(sealed.unseal(content), type=Known)
@@ -76,14 +83,15 @@ def read_outcome(chunks: Directory) -> Outcome | None:
 
 
 def write_outcome(chunks: Directory, outcome: Outcome) -> None:
-    """Remember how it ended, or on a full disk nothing. StorageFailed."""
+    """Remember how it ended; on a full disk at least no failure that is over. StorageFailed."""
     try:
         durable.replace(chunks, layout.COLLECTION, sealed.seal(msgspec.json.encode(outcome)))
     except StorageFailed as error:
         if error.code not in _FULL:
             raise
-        # What happened before is no longer true.
-        _remove(chunks, layout.COLLECTION)
+        # A failure before this one is still true, and an old success shows by its age.
+        if not outcome.stopped:
+            _remove(chunks, layout.COLLECTION)
 
 
 def _remove(chunks: Directory, name: str) -> None:

@@ -27,7 +27,9 @@ from uuid import uuid4
 from backy.ground import durable, locks
 from backy.ground.directory import Directory
 from backy.ground.errors import BackyError, StorageFailed
+from backy.ground.tries import Tries
 from backy.repository import layout
+from backy.repository.refusals import Refusals
 
 _MAX_NOTE = 4096
 _STRANGER = (errno.ELOOP, errno.EINVAL, errno.ENXIO)
@@ -83,10 +85,11 @@ def living(chunks: Directory) -> list[Writer]:
         return [writer for name in users.names() if (writer := _look(users, name)) is not None]
 
 
-def bury(chunks: Directory) -> int:
+def bury(chunks: Directory, refusals: Refusals) -> int:
     """Remove what dead writers left: the number of their files. OSError, StorageFailed.
 
-    A writer may end by itself, and take its things along, at any moment of this.
+    A writer may end by itself, and take its things along, at any moment of this. What is refused takes
+    its space and does no harm: nobody looks into the folder of a dead one, nor waits for him.
     """
     removed = 0
     with chunks.enter(layout.USERS) as users, chunks.enter(layout.TEMPORARY) as temporary:
@@ -96,28 +99,27 @@ def bury(chunks: Directory) -> int:
         for name in {*folders, *names}:
             if not layout.is_uuid(name) or _look(users, name) is not None:
                 continue
-            if name in folders:
-                removed += _empty(temporary, name)
-            if name in names and _is_file(users, name):
-                with _unless_gone():
+            with refusals.one(temporary.file_path(name)):
+                if name in folders:
+                    removed += _empty(temporary, name)
+                if name in names and _is_file(users, name):
                     durable.remove(users, name)
     return removed
 
 
-def strangers(chunks: Directory) -> list[str]:
+def strangers(chunks: Directory, refusals: Refusals) -> list[str]:
     """Paths of what lies among the users and their folders and belongs to no writer."""
+    found = []
     with chunks.enter(layout.USERS) as users, chunks.enter(layout.TEMPORARY) as temporary:
-        found = [
-            users.file_path(name)
-            for name in users.names()
-            if not (layout.is_uuid(name) and _is_file(users, name)) and users.has(name)
-        ]
-        # A user's file is there as long as its folder.
-        return found + [
-            temporary.file_path(name)
-            for name in temporary.names()
-            if not (layout.is_uuid(name) and _is_file(users, name)) and temporary.has(name)
-        ]
+        for folder in (users, temporary):
+            for name in folder.names():
+                path = folder.file_path(name)
+                with refusals.one(path):
+                    # A user's file is there as long as its folder.
+                    is_ours = layout.is_uuid(name) and _is_file(users, name)
+                    if not is_ours and folder.has(name):
+                        found.append(path)
+    return found
 
 
 def _look(users: Directory, name: str) -> Writer | None:
@@ -147,15 +149,18 @@ def _look(users: Directory, name: str) -> Writer | None:
 def _empty(temporary: Directory, name: str) -> int:
     """Remove a dead writer's folder with its chunk files; other things in it stay, and so does it."""
     removed = 0
+    tries = Tries(OSError, StorageFailed)
     try:
         folder = temporary.enter(name)
     except (FileNotFoundError, NotADirectoryError):
         return 0
     with folder:
         for file in folder.names():
-            if layout.is_chunk_name(file) and _is_file(folder, file):
-                durable.remove(folder, file)
-                removed += 1
+            with tries.one():
+                if layout.is_chunk_name(file) and _is_file(folder, file):
+                    durable.remove(folder, file)
+                    removed += 1
+        tries.end()
         if folder.names():
             return removed
     with _unless_gone():
