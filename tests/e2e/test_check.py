@@ -1,5 +1,6 @@
 """`backy check`: what monitoring is told, by line and exit code, about real repositories."""
 
+import errno
 import fcntl
 import json
 import os
@@ -383,3 +384,21 @@ def test_collections_that_do_not_end_are_told_while_a_scheduler_runs(monitored: 
 
     monitored.write(**{"global": {"base-dir": str(monitored.site.base), "gc-interval": "2d"}})
     assert (0, "OK: 1 job within SLA") == monitored.said()
+
+
+def test_a_writer_that_cannot_be_looked_at_is_unknown_by_its_path(
+    monitored: Monitored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may hold the trash for long; and it is no mistake of backy's."""
+    user = monitored.site.chunks / "users" / "00000000-0000-4000-8000-00000000dead"
+    user.touch()
+    opened = Directory.open_file
+
+    def fails(self: Directory, name: str) -> int:
+        if name == user.name:
+            raise OSError(errno.EUCLEAN, os.strerror(errno.EUCLEAN), name)
+        return opened(self, name)
+
+    monkeypatch.setattr(Directory, "open_file", fails)
+
+    assert (3, f"UNKNOWN: read {user}: Structure needs cleaning.") == monitored.said()

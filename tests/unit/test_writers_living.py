@@ -93,7 +93,7 @@ def test_a_writer_whose_note_cannot_be_read_lives_all_the_same(store: FakeStore,
 def test_a_user_whose_file_cannot_be_opened_is_not_taken_for_dead(
     store: FakeStore, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    """Nobody is counted then, and nothing of anybody is removed."""
+    """Nobody is counted then, nothing of anybody is removed, and its path is told."""
     opened = Directory.open_file
 
     def fails(self: Directory, name: str) -> int:
@@ -103,10 +103,11 @@ def test_a_user_whose_file_cannot_be_opened_is_not_taken_for_dead(
 
     with registered(store.chunks, "vm", NOW) as user:
         monkeypatch.setattr(Directory, "open_file", fails)
-        with pytest.raises(OSError, match=os.strerror(code)):
-            living(store.chunks)
-        with pytest.raises(OSError, match=os.strerror(code)):
-            bury(store.chunks, Refusals())
+        path = str(store.path / "users" / user.name)
+        for act in (living, lambda chunks: bury(chunks, Refusals())):
+            with pytest.raises(OSError, match=os.strerror(code)) as caught:
+                act(store.chunks)
+            assert path == caught.value.filename
         assert (store.path / "users" / user.name).exists()
         assert (store.path / "tmp" / user.name).exists()
 

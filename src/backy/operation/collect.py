@@ -414,13 +414,14 @@ def _census(
 
 
 def look_into_trash(repository: Repository, grace: timedelta = GRACE) -> Iterator[Waiting]:
-    """The sealed generations, and what they wait for."""
-    living = {writer.name: writer for writer in users.living(repository.chunks)}
-    for name in garbage.generations(repository.chunks):
-        seal = _seal_of(repository, name)
-        if seal is not None:
-            holders = tuple(living[one] for one in seal.writers if one in living)
-            yield Waiting(name, seal.at, seal.at + grace, holders)
+    """The sealed generations, and what they wait for; StorageFailed."""
+    with _telling(repository):
+        living = {writer.name: writer for writer in users.living(repository.chunks)}
+        for name in garbage.generations(repository.chunks):
+            seal = _seal_of(repository, name)
+            if seal is not None:
+                holders = tuple(living[one] for one in seal.writers if one in living)
+                yield Waiting(name, seal.at, seal.at + grace, holders)
 
 
 def _seal_of(repository: Repository, name: str) -> Seal | None:

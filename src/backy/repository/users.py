@@ -131,7 +131,8 @@ def _look(users: Directory, name: str) -> Writer | None:
     except OSError as error:
         if error.errno in _STRANGER:
             return None
-        raise
+        # Every collection ends here while it lasts, so its path has to be told.
+        raise OSError(error.errno, error.strerror, users.file_path(name)) from error
     try:
         if not locks.is_held(fd):
             return None
