@@ -149,9 +149,11 @@ def test_why_it_failed_is_written_while_there_is_the_room_of_the_reserve(
 # ..Rot........................................................................................
 
 
-def rot(monkeypatch: pytest.MonkeyPatch, path: Path, code: int) -> None:
+def rot(monkeypatch: pytest.MonkeyPatch, path: Path, code: int, outside: Path) -> None:
     """The disk does not return this file until it is replaced, as on a file system with checksums."""
     rotten = path.stat().st_ino
+    # A second name, outside of the store, so that no new file gets its inode.
+    os.link(path, outside / "rotten")
     read = Directory.read
 
     def fails(self: Directory, name: str, limit: int) -> bytes:
@@ -168,7 +170,7 @@ def test_a_rotten_seal_is_made_anew(
 ) -> None:
     """It says nothing of who lived, so its generation waits for a day more, and for who lives now."""
     (seal,) = (site.chunks / "trash").glob("*/sealed")
-    rot(monkeypatch, seal, code)
+    rot(monkeypatch, seal, code, site.folder)
     with (
         Repository.open(str(site.base)) as repository,
         registered(repository.chunks, "vm", EPOCH) as user,
@@ -188,7 +190,7 @@ def test_a_rotten_list_of_known_revisions_says_what_to_do(
 ) -> None:
     """By its path, for check too; once it is removed, gc goes on."""
     known = site.chunks / "known"
-    rot(monkeypatch, known, errno.EIO)
+    rot(monkeypatch, known, errno.EIO, site.folder)
     said = (
         "the list of known revisions is damaged (Input/output error); remove it once all jobs are there"
     )

@@ -4,7 +4,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from backy.ground.directory import Directory
 from backy.ground.errors import StorageFailed
 from backy.operation import slices
 from backy.operation.progress import NoProgress
+from backy.operation.slice_findings import SliceFindings
 from backy.operation.slices import Slice, verify_slice
 from backy.repository import trust
 from backy.repository.repository import Repository
@@ -148,15 +149,15 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def unreadable(path: Path) -> Iterator[None]:
-    """Nothing of a file can be read."""
-    inode = path.stat().st_ino
+def unreadable(*paths: Path) -> Iterator[None]:
+    """Nothing of some files can be read."""
+    inodes = {path.stat().st_ino for path in paths}
     with pytest.MonkeyPatch.context() as patch:
         for call in ("pread", "preadv"):
             real = getattr(os, call)
 
             def read(fd: int, *arguments: object, real: Callable[..., int] = real) -> int:
-                if os.fstat(fd).st_ino == inode:
+                if os.fstat(fd).st_ino in inodes:
                     raise OSError(errno.EIO, os.strerror(errno.EIO))
                 return real(fd, *arguments)
 
@@ -418,3 +419,41 @@ def test_a_file_of_which_nobody_can_say_whether_it_is_there_is_told(site: Site) 
     assert ([bad.name], False, "") == ([one.chunk for one in done.bad], done.whole, cursor_of(site))
     assert done.failed is not None
     assert walk(site, 3600).whole
+
+
+class Ticking(NoProgress):
+    """A clock, as `Clock`, that goes on by a second with each portion, and by more when told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def now(self) -> datetime:
+        return START
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def advance(self, length: int) -> None:
+        self.seconds += 1
+
+
+def test_telling_whom_it_hurts_takes_a_small_part_of_a_slice(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All maps are read for that, so where every portion has something bad it is done now and then."""
+    monkeypatch.setattr(slices, "PORTION", 1)
+    files = filled(site, 30)
+    ticking, told = Ticking(), []
+    real = SliceFindings.settle
+
+    def settle(found: SliceFindings) -> None:
+        told.append(ticking.seconds)
+        ticking.seconds += 1
+        real(found)
+
+    monkeypatch.setattr(SliceFindings, "settle", settle)
+    with unreadable(*files), Repository.open(str(site.base)) as repository:
+        done = verify_slice(repository, ticking, 3600, ticking)
+
+    assert (30, True) == (len(done.bad), done.whole)
+    assert [6, 26, 32] == told

@@ -12,10 +12,12 @@ from backy.domain.revision import Distrust, Revision, Trust
 from backy.ground import locks
 from backy.ground.clock import SystemClock
 from backy.ground.directory import Directory
+from backy.ground.errors import StorageFailed
 from backy.operation import parallel
 from backy.operation import verify as verifying
 from backy.operation.progress import NoProgress
 from backy.operation.slices import verify_slice
+from backy.operation.verify import Kind, Selected
 from backy.repository import trust
 from backy.repository.repository import Repository
 from testsite import CHUNK, Site
@@ -210,3 +212,30 @@ def test_what_cannot_be_read_keeps_its_distrust(
 
         assert [Trust.DISTRUSTED] == trusts(site)
         assert trust.is_distrusted(repository.chunks)
+
+
+def test_a_job_that_vanishes_or_closes_meanwhile_proves_nothing(
+    site: Site, revision: Revision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its history was read before: gone is forgotten, and what cannot be read is told of each map."""
+    history = site.history()
+    selection = [Selected("vm", history, history.revisions)]
+    owner = frozenset({("vm", revision.uuid)})
+    with Repository.open(str(site.base)) as repository:
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                Repository, "job", lambda _, name: raised(StorageFailed("open", name, errno.EIO))
+            )
+            closed = verifying.verify(repository, selection, NoProgress(), quick=False)
+        site.job.rename(site.folder / "vm")
+        gone = verifying.verify(repository, selection, NoProgress(), quick=False)
+
+    assert [Kind.MAP] == [one.kind for one in closed.findings]
+    assert [] == gone.findings
+    for result in (closed, gone):
+        assert (frozenset(), owner) == (result.proven, result.unread)
+
+
+def raised(error: Exception) -> Any:
+    """For where only an expression may stand."""
+    raise error

@@ -18,10 +18,6 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-# What reading a file that has rotted says, where the file system has checksums of its own, or where its
-# own records of the file are broken.
-ROTTEN = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)
-
 
 class Directory:
     """An open directory; `path` is only for messages."""

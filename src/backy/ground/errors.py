@@ -67,17 +67,6 @@ import os
 from dataclasses import dataclass
 from typing import ClassVar
 
-# How the kernel tells of a block that is bad or gone (blk_errors in its block/blk-core.c), and file
-# systems of a checksum of theirs that does not match (EUCLEAN, EBADMSG: XFS, ext4; EIO: btrfs, ZFS).
-_OF_THE_DISK = (
-    errno.EIO,
-    errno.EUCLEAN,
-    errno.EBADMSG,
-    errno.ENODATA,
-    errno.EILSEQ,
-    errno.EREMOTEIO,
-)
-
 
 @dataclass(eq=False, repr=False, match_args=False)
 class BackyError(Exception):
@@ -304,6 +293,16 @@ class ReportRefused(RepositoryError):
 # What the system refuses for want of descriptors or memory, here or on the whole host: that passes, and
 # says nothing of the file.
 OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+# How the kernel tells of a block that is bad or gone (blk_errors in its block/blk-core.c), and file
+# systems of a checksum of theirs that does not match (EUCLEAN, EBADMSG: XFS, ext4; EIO: btrfs, ZFS).
+OF_THE_DISK = (
+    errno.EIO,
+    errno.EUCLEAN,
+    errno.EBADMSG,
+    errno.ENODATA,
+    errno.EILSEQ,
+    errno.EREMOTEIO,
+)
 
 
 @dataclass(eq=False, repr=False, match_args=False)
@@ -572,7 +571,7 @@ class ChunkUnreadable(DamageError):
         So rot shows on file systems with checksums of their own (btrfs, ZFS), and a bad sector on all.
         What is left is a want of descriptors, memory, rights or time, which passes.
         """
-        return self.code in _OF_THE_DISK
+        return self.code in OF_THE_DISK
 
     @property
     def message(self) -> str:

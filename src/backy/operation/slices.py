@@ -122,8 +122,8 @@ class _Walk:
         if whole:
             whole = self._finish()
         self._end()
-        bad, damaged = tuple(self._found.bad), self._found.damaged
-        return Slice(bad, chunks, share, self._kept, whole, damaged, self._failed)
+        found, damaged = tuple(self._found.bad), self._found.damaged
+        return Slice(found, chunks, share, self._kept, whole, damaged, self._failed)
 
     def _prove(self, portion: list[Entry]) -> dict[Entry, DamageError]:
         bad: dict[Entry, DamageError] = {}

@@ -30,13 +30,13 @@ from backy.domain import sealed
 from backy.domain.collection import Seal
 from backy.domain.marks import Marks
 from backy.ground import durable
-from backy.ground.directory import ROTTEN, Directory
-from backy.ground.errors import StorageFailed
+from backy.ground.directory import Directory
+from backy.ground.errors import OF_THE_DISK, StorageFailed
 from backy.repository import layout
 from backy.repository.refusals import Refusals
 
 _MAX_SEAL = 1 << 20
-_NO_SEAL = (errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EFBIG, *ROTTEN)
+_NO_SEAL = (errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EFBIG, *OF_THE_DISK)
 
 
 class Chunks(NamedTuple):

@@ -16,11 +16,10 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from backy.ground.directory import ROTTEN
-from backy.ground.errors import StorageFailed
+from backy.ground.errors import OF_THE_DISK, StorageFailed
 
 # The last two: an immutable file, or one in a folder of somebody else's.
-_OF_ONE_FILE = (*ROTTEN, errno.EACCES, errno.EPERM)
+_OF_ONE_FILE = (*OF_THE_DISK, errno.EACCES, errno.EPERM)
 # So many are no matter of single files.
 _MOST = 1000
 

@@ -16,8 +16,8 @@ import msgspec
 from backy.domain import sealed
 from backy.domain.collection import Known
 from backy.ground import durable
-from backy.ground.directory import ROTTEN, Directory
-from backy.ground.errors import StorageFailed
+from backy.ground.directory import Directory
+from backy.ground.errors import OF_THE_DISK, StorageFailed
 from backy.repository import layout
 
 _MAX_KNOWN = 256 << 20
@@ -46,7 +46,7 @@ def read_known(chunks: Directory) -> Known:
     except FileNotFoundError:
         return Known(jobs={})
     except OSError as error:
-        if error.errno in ROTTEN:
+        if error.errno in OF_THE_DISK:
             raise ValueError(os.strerror(error.errno or 0)) from error
         raise StorageFailed("read", chunks.file_path(layout.KNOWN), error.errno or 0) from error
     try:
