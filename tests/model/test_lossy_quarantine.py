@@ -1,4 +1,4 @@
-"""T9, T5: a power cut after a chunk was moved aside, or back, on a disk that loses what was not synced.
+"""T5, T9: a power cut after a chunk was moved aside, or back, on a disk that loses what was not synced.
 
 Every part of what was not synced may last while the rest does not, and each is tried.
 """
@@ -17,7 +17,7 @@ from backy.ground.directory import Directory
 from backy.repository import layout, quarantine
 from testsite import CHUNK, Site
 
-pytestmark = [pytest.mark.proof("T9"), pytest.mark.proof("T5")]
+pytestmark = pytest.mark.proof("T5")
 
 PLAIN = b"plain".ljust(CHUNK, b".")
 FULL = Entry(chunk_id(PLAIN))
