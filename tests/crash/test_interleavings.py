@@ -58,10 +58,12 @@ PAIRS = [
     (row[0], column)
     for row in ROWS
     for column in HEAD[1:]
-    if not {row[0], column} & NOT_A_COMMAND and column not in ("status, find", "init", "verify")
+    if not {row[0], column} & NOT_A_COMMAND and column not in ("status, find", "init")
 ]
 # Edits of one history wait for each other, for the moment that each takes.
 WAITING = {"H"}
+# What only a forgotten revision has, and the image again.
+GARBAGE = noise(60, 4 * CHUNK)
 
 
 def test_the_table_is_whole() -> None:
@@ -92,7 +94,10 @@ def other_runner() -> Iterator[Runner]:
 
 @pytest.fixture
 def scene(site: Site, runner: Runner) -> Scene:
-    """Three revisions, of which two are to be kept, a generation in the trash, and a changed image."""
+    """Three revisions, of which two are to be kept; trash, garbage, and an image that needs some of it.
+
+    A collection purges the one and condemns the other, and rescues what a backup has found meanwhile.
+    """
     scene = Scene(site, runner)
     schedule = {"daily": TagPolicy(86400, 2)}
     config = JobConfig(SourceConfig("file", {"filename": str(site.image)}), schedule)
@@ -107,7 +112,11 @@ def scene(site: Site, runner: Runner) -> Scene:
         assert scene.run("forget", "-r", first).ended_well
         del scene.images[first]
         assert scene.run("gc").ended_well
-    site.image.write_bytes(varied_image(2)[: 6 * CHUNK] + noise(7, 5 * CHUNK))
+    site.image.write_bytes(GARBAGE)
+    garbage = scene.backup()
+    assert scene.run("forget", "-r", garbage).ended_well
+    del scene.images[garbage]
+    site.image.write_bytes(varied_image(2)[: 6 * CHUNK] + GARBAGE + noise(7, CHUNK))
     scene.keep()
     return scene
 
@@ -178,6 +187,21 @@ def interleave(scene: Scene, other: Runner, row: str, column: str, at: int) -> N
     assert scene.images == images_of(scene.site.base, "vm")
     assert scene.run("gc", "--now", "--force").ended_well
     scene.check_images()
+
+
+def test_a_backup_finds_chunks_that_a_frozen_collection_is_about_to_condemn(
+    scene: Scene, other_runner: Runner
+) -> None:
+    """It condemns them all the same, some before the backup and some after, and rescues them."""
+    images = dict(scene.images)
+    steps = scene.run(*words_of(scene, "gc")).steps
+    moves = [at for at, step in enumerate(steps, start=1) if step.startswith("move ")]
+    assert len(GARBAGE) // CHUNK == len(moves)
+
+    for at in (moves[0], moves[-1], moves[-1] + 1):
+        scene.rewind()
+        scene.images = dict(images)
+        interleave(scene, other_runner, "backup", "gc", at)
 
 
 @pytest.mark.parametrize(("row", "column"), PAIRS)

@@ -175,12 +175,16 @@ def test_verify_may_be_killed_while_it_clears_distrust(scene: Scene) -> None:
     site = scene.site
     assert everywhere(scene, "-j", "vm", "distrust", "--reason", "store").ended_well
     scene.keep()
+    tried = 0
     for _ in killed_everywhere(scene, "verify"):
+        tried += 1
         distrusted = [one for one in site.history().revisions if one.distrust is Distrust.STORE]
         assert not distrusted or (site.chunks / "distrusted").exists()
         assert everywhere(scene, "verify").ended_well
         assert not (site.chunks / "distrusted").exists()
         scene.rewind()
+
+    assert tried > 5
 
 
 def test_a_backup_completes_what_a_killed_verify_left(scene: Scene) -> None:

@@ -2,10 +2,11 @@
 
     pytest -m torture tests/crash/test_random_kills.py        1,000 kills
 
-A step is where the tests beside this one kill; here the time is random, so it may be within a system
-call, in the middle of a thread's work, or before anything was done.
+Half of the commands are killed at a time that is drawn from as long as such a command takes: within a
+system call, in the middle of a thread's work, or before anything was done, which on a busy machine may
+be all of them. So the other half is killed at a step that is drawn, after the first one.
 
-Limits: a seed repeats what is done and when it is killed, not where a command stands at that time.
+Limits: a seed repeats what is drawn, not where a command stands at that time, nor what follows from it.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from crashsite import Run, Runner, Scene, noise, varied_image
@@ -40,8 +42,8 @@ from testsite import CHUNK, Site
 
 pytestmark = pytest.mark.proof("T2")
 
-# Seconds within which any of the commands ends on an idle machine.
-LONGEST = 0.04
+# Seconds and steps of a command before one has been measured.
+SECONDS, STEPS = 0.04, 30
 KEEP = 3
 VERBS = ("backup", "backup", "expire", "forget", "tags", "gc", "verify", "out")
 
@@ -62,6 +64,9 @@ class Commands:
     def __init__(self, site: Site, runner: Runner, seed: int) -> None:
         self.random = random.Random(seed)
         self.scene = Scene(site, runner)
+        self.kills = self.kills_after_a_step = 0
+        self._seconds: dict[str, float] = {}
+        self._steps: dict[str, int] = {}
         self._out = str(site.folder / "out.raw")
         source = SourceConfig("file", {"filename": str(site.image)})
         (site.job / "config").unlink()
@@ -70,11 +75,17 @@ class Commands:
         self.scene.backup()
 
     def kill_one(self) -> None:
-        """Run commands until one of them was killed before its end, and look at all there is."""
-        while not self._run():
+        """Run commands until one was killed before its end, by time or by step; look at all there is."""
+        by_time = self.kills % 2 == 0
+        while not self._run(by_time=by_time):
             pass
+        self.kills += 1
 
-    def _run(self) -> bool:
+    def check_kills_were_late_enough(self) -> None:
+        """At least a third of them hit a command that had begun to change something."""
+        assert self.kills_after_a_step >= self.kills // 3
+
+    def _run(self, *, by_time: bool) -> bool:
         scene = self.scene
         images = scene.images
         verb = self.random.choice(VERBS)
@@ -93,18 +104,35 @@ class Commands:
             "verify": ("verify",),
             "out": ("restore", "-r", chosen, self._out),
         }[verb]
+        when: dict[str, Any] = (
+            {"after": self.random.uniform(0, self._seconds.get(verb, SECONDS))}
+            if by_time
+            else {"at": self.random.randint(2, max(2, self._steps.get(verb, STEPS))), "action": "kill"}
+        )
+        began = time.monotonic()
         run = scene.runner.run(
             "-b",
             str(scene.site.job),
             *words,
-            after=self.random.uniform(0, LONGEST),
+            **when,
             threads=self.random.choice([1, 4]),
             batch_size=3 * CHUNK,
         )
         assert run.ended_well or ("killed", signal.SIGKILL) == (run.state, run.code), run
+        self._measure(verb, run, time.monotonic() - began)
         self._settle(verb, chosen, run)
         scene.check_images()
         return run.state == "killed"
+
+    def _measure(self, verb: str, run: Run, took: float) -> None:
+        """Learn how long such a command is, and how far this one came."""
+        if run.ended_well:
+            self._seconds[verb], self._steps[verb] = took, len(run.steps)
+        elif len(run.steps) > 1:
+            # The last step that it told may not have been done.
+            self.kills_after_a_step += 1
+        else:
+            self._seconds[verb] = 1.2 * self._seconds.get(verb, SECONDS)
 
     def _settle(self, verb: str, chosen: str, run: Run) -> None:
         """Take over into the model what the command may and, if it ended well, must have done."""
@@ -133,6 +161,7 @@ def test_commands_that_are_killed_at_random_lose_nothing(
     commands = Commands(site, runner, 0)
     for _ in tally.each(range(20)):
         commands.kill_one()
+    commands.check_kills_were_late_enough()
     tally.count(0, seed=0)
 
 
@@ -145,6 +174,7 @@ def test_seven_hundred_commands_that_are_killed_at_random_lose_nothing(
     commands = Commands(site, runner, seed)
     for _ in tally.each(range(100)):
         commands.kill_one()
+    commands.check_kills_were_late_enough()
     tally.count(0, seed=seed)
 
 
