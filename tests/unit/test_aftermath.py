@@ -120,7 +120,8 @@ def test_what_verify_finds_missing_while_a_backup_runs_is_marked(
     name = chunk_id(SHARED).hex()
     (two_jobs.chunks / name[:2] / name).unlink()
     two_jobs.image.write_bytes(SHARED + CHANGED)
-    refresh, made = damages.refresh, []
+    refresh = damages.refresh
+    made: list[Revision] = []
 
     def between(*found: Any, **options: Any) -> Revision:
         if not made:

@@ -44,7 +44,7 @@ def concluded(repository: Repository) -> Concluded:
     """Verify as the command, whatever fails in it."""
     with repository.job("vm") as job:
         history = histories.load(job.directory)
-        selection = [Selected(job, history, history.revisions)]
+        selection = [Selected(job.name, history, history.revisions)]
         result = verify(repository, selection, NoProgress(), quick=False)
         return conclude(repository, selection, result, SystemClock(), quick=False)
 
