@@ -50,6 +50,11 @@ def link_away(part: Path, outside: Path) -> None:
     part.symlink_to(moved)
 
 
+def among_the_chunks(name: str) -> Callable[[Site], Path]:
+    """A part beside the folders of chunks."""
+    return lambda site: site.chunks / name
+
+
 FILES = ("known", "collection", "reserve", "gc.lock", "distrusted", "verified")
 PARTS: dict[str, Callable[[Site], Path]] = {
     "chunks": lambda site: site.chunks,
@@ -68,7 +73,7 @@ PARTS: dict[str, Callable[[Site], Path]] = {
     "a writer's folder": lambda site: site.chunks / "tmp" / UUID,
     "a writer": lambda site: site.chunks / "users" / UUID,
     "a case of the quarantine": lambda site: site.chunks / "quarantine" / UUID,
-    **{f"chunks/{name}": lambda site, name=name: site.chunks / name for name in FILES},
+    **{f"chunks/{name}": among_the_chunks(name) for name in FILES},
     "JOB": lambda site: site.job,
     "JOB/config": lambda site: site.job / "config",
     "JOB/backy.log": lambda site: site.job / "backy.log",
