@@ -271,7 +271,7 @@ def test_a_clone_that_loses_its_parent_keeps_its_bytes(ceph: CephCluster) -> Non
     site.close()
 
 
-@pytest.mark.torture(weight=3.6)
+@pytest.mark.torture(weight=1)
 @pytest.mark.parametrize("make", [plain, clone, small_objects, other_data_pool, in_namespace])
 def test_every_changed_byte_of_many_images_lies_in_an_extent(
     ceph: CephCluster, tally: Tally, make: Callable[[CephCluster], RbdSite]

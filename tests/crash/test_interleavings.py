@@ -215,7 +215,7 @@ def test_an_operation_runs_beside_another_that_is_frozen(
     interleave(scene, other_runner, row, column, random.Random(row + column).choice(steps))
 
 
-@pytest.mark.torture(weight=0.1)
+@pytest.mark.torture(weight=0.15)
 @pytest.mark.parametrize(("row", "column"), PAIRS)
 def test_an_operation_runs_beside_another_at_every_step(
     scene: Scene,

@@ -27,7 +27,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "THREADS", 1)
 
 
-@pytest.mark.torture(weight=1)
+@pytest.mark.torture(weight=0.5)
 @pytest.mark.parametrize("bit", range(8))
 def test_every_bit_of_every_byte_is_found(memory: Path, bit: int, tally: Tally) -> None:
     """All eight bits, every revision restored at every point, quick verify at every point too."""
@@ -67,7 +67,7 @@ def flip_large_chunks(site: Site, flips: Iterable[int]) -> int:
     return found
 
 
-@pytest.mark.torture(weight=2.5)
+@pytest.mark.torture(weight=1)
 def test_ten_thousand_flips_in_large_chunks_are_found(memory: Path, tally: Tally) -> None:
     """Random bytes of 4 MiB chunks, compressed or not, by either kind of verify."""
     tally.count(0, seed=SEED)

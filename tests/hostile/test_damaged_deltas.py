@@ -89,7 +89,7 @@ def test_one_flipped_bit_in_any_byte_is_found(store: DeltaStore, tally: Tally) -
     assert set() == store.verified()
 
 
-@pytest.mark.torture(weight=1.8)
+@pytest.mark.torture(weight=0.6)
 @pytest.mark.parametrize("bit", range(8))
 def test_every_bit_of_every_byte_is_found(store: DeltaStore, bit: int, tally: Tally) -> None:
     """All files, all revisions restored at every point, both kinds of verify."""

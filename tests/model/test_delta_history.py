@@ -426,7 +426,7 @@ def test_every_revision_equals_the_bytes_that_were_backed_up(monkeypatch: pytest
 
 
 @pytest.mark.proof("T5")
-@pytest.mark.torture(weight=11)
+@pytest.mark.torture(weight=3)
 def test_every_revision_equals_the_bytes_that_were_backed_up_for_long(
     monkeypatch: pytest.MonkeyPatch, tally: Tally
 ) -> None:

@@ -422,7 +422,7 @@ def test_every_revision_equals_the_bytes_that_were_backed_up(tally: Tally) -> No
     tally.count(60, seed=0)
 
 
-@pytest.mark.torture(weight=7)
+@pytest.mark.torture(weight=2)
 @pytest.mark.parametrize("first", range(1, 401, 100))
 def test_every_revision_equals_the_bytes_that_were_backed_up_for_long(tally: Tally, first: int) -> None:
     """The same, ten thousand runs of fifty steps, in fours of a hundred seeds with 25 runs each."""

@@ -241,7 +241,7 @@ def test_power_cuts_lose_nothing(tally: Tally) -> None:
 
 
 @pytest.mark.proof("T5")
-@pytest.mark.torture(weight=6)
+@pytest.mark.torture(weight=2)
 @pytest.mark.parametrize("first", range(100, 10_100, 2500))
 def test_many_power_cuts_lose_nothing(tally: Tally, first: int) -> None:
     """Ten thousand runs."""
