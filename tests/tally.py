@@ -6,8 +6,9 @@
 Tests with the mark `proof("T8")` are proofs of a property of the reliability matrix; those that have
 the mark `torture` too run in `make torture` only. There each of them gets a share of the budget, by the
 weight in its mark (`torture(weight=2)`: about the minutes that it needs for all of its points, or fewer
-where more of the same points tell little); time that a test leaves goes to those that come after it. What cannot be cut (`torture(weight=4, whole=True)`,
-and all that belongs to the default run) takes what it needs first, and the others share the rest.
+where more of the same points tell little); time that a test leaves goes to those that come after it.
+What cannot be cut (`torture(weight=4, whole=True)`, and all that belongs to the default run) takes what
+it needs first, and the others share the rest.
 `each` ends at the share, and then the test counts as cut. The figures of each test are a file of their
 own in the run's folder, so processes do not meet; tests/torture.py makes the table of them.
 
