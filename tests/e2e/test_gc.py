@@ -86,7 +86,13 @@ def test_dry_run_says_what_would_go_and_changes_nothing(site: Site, kept: Revisi
     assert done.out.startswith("3 chunks of 6 would go: ")
     unneeded = [path for path in site.chunk_files() if path.name not in site.chunks_of(kept)]
     counted = {"files": 3, "bytes": sum(path.stat().st_blocks * 512 for path in unneeded)}
-    assert {"total": 6, "unneeded": counted, "waiting": [], "foreign": [], "refused": []} == found
+    nothing: dict[str, object] = {"waiting": [], "foreign": [], "refused": []}
+    assert {"total": 6, "unneeded": counted, "trash": {"files": 0, "bytes": 0}, **nothing} == found
+
+    call(site, "gc")
+    again = document(site, "-n")
+    assert (counted, {"files": 0, "bytes": 0}) == (again["trash"], again["unneeded"])
+    assert "0 chunks of 3 would go: 0 B, besides 3 chunks in the trash (" in call(site, "gc", "-n").out
 
 
 def test_json_has_all_that_was_done(site: Site, kept: Revision) -> None:

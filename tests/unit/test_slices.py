@@ -206,6 +206,7 @@ class Ending(NoProgress):
         self._told = 0
 
     def advance(self, length: int) -> None:
+        """The first time it goes on."""
         self._told += 1
         if self._told == 2:
             raise self._end
@@ -428,12 +429,15 @@ class Ticking(NoProgress):
         self.seconds = 0.0
 
     def now(self) -> datetime:
+        """Always the same."""
         return START
 
     def monotonic(self) -> float:
+        """What was told."""
         return self.seconds
 
     def advance(self, length: int) -> None:
+        """A portion is over."""
         self.seconds += 1
 
 

@@ -75,9 +75,13 @@ def command(
 def _tell_plan(options: Options, plan: Plan) -> None:
     _tell_waiting(options, plan.waiting)
     _tell_left_alone(plan)
+    trash = ""
+    if plan.trash.files:
+        size = format_size(plan.trash.bytes)
+        trash = f", besides {counted(plan.trash.files, 'chunk')} in the trash ({size})"
     options.tell(
         f"{counted(plan.unneeded.files, 'chunk')} of {plan.total} would go: "
-        f"{format_size(plan.unneeded.bytes)}"
+        f"{format_size(plan.unneeded.bytes)}{trash}"
     )
 
 

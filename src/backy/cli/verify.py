@@ -88,7 +88,7 @@ def command(
     # What could not be marked as verified only is as trustworthy as before.
     is_left = done.failed is not None and awaited
     if as_json:
-        click.echo(json(_document(result, unreadable)))
+        click.echo(json(_document(result, done, unreadable)))
     else:
         _tell_result(options, result, done, quick=quick)
     for name, error in unreadable.items():
@@ -215,7 +215,9 @@ def _table(findings: list[Finding]) -> str:
     return table(["What", "Job", "Revision", "Bytes (offset+length)", "Why"], rows)
 
 
-def _document(result: Result, unreadable: dict[str, StorageFailed]) -> dict[str, object]:
+def _document(
+    result: Result, done: Concluded, unreadable: dict[str, StorageFailed]
+) -> dict[str, object]:
     findings = [
         {**one._asdict(), "ranges": [{"offset": at, "length": length} for at, length in one.ranges]}
         for one in result.findings
@@ -225,4 +227,5 @@ def _document(result: Result, unreadable: dict[str, StorageFailed]) -> dict[str,
         "chunks": result.chunks,
         "findings": findings,
         "unreadable": [{"job": name, "why": error.message} for name, error in unreadable.items()],
+        **done._asdict(),
     }

@@ -52,11 +52,13 @@ class Waiting(NamedTuple):
 class Plan(NamedTuple):
     """What a collection finds: all chunk files of the store, those that nobody needs, and strangers.
 
-    `refused` are sentences about files that the system would not let us look at.
+    `trash` is what lies there already and nobody needs; `refused` are sentences about files that the
+    system would not let us look at.
     """
 
     total: int
     unneeded: Chunks
+    trash: Chunks
     waiting: tuple[Waiting, ...]
     foreign: tuple[str, ...]
     refused: tuple[str, ...]
@@ -90,9 +92,10 @@ def plan_collection(
         _refuse(stops + found + _vanished_since(repository, files, present, clock.now(), gone)[0])
         refusals = Refusals()
         census = _census(repository, marks, progress, refusals)
+        trash = garbage.weigh_trash(repository.chunks, marks, refusals)
         waiting = tuple(look_into_trash(repository, GRACE))
         foreign = (*census.foreign, *_strangers(repository.chunks, refusals))
-        return Plan(census.total, census.unmarked, waiting, foreign, _sentences(refusals))
+        return Plan(census.total, census.unmarked, trash, waiting, foreign, _sentences(refusals))
 
 
 def collect(

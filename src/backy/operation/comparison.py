@@ -22,7 +22,6 @@ from backy.ground.errors import (
 from backy.ground.tries import Tries
 from backy.operation.trust import sentence
 from backy.repository import damage
-from backy.repository import history as histories
 from backy.repository.repository import Repository
 
 
@@ -43,7 +42,7 @@ def compare(repository: Repository) -> Compared:
     for name in repository.directories():
         tries = Tries(StorageFailed, HistoryBusy, OSError)
         with tries.one(), suppress(JobMissing), repository.job(name) as job:
-            for one in histories.load(job.directory).revisions:
+            for one in damage.now_and_later(job.directory):
                 with suppress(RevisionGone, RecordDamaged, FormatUnknown):
                     now = damage.refresh(repository.chunks, job.directory, one.uuid)
                     damaged += now.damaged > 0

@@ -137,6 +137,17 @@ def refresh(chunks: Directory, job: Directory, uuid: str, *, failed: bool = Fals
     return histories.edit(job, uuid, change, patient=False)
 
 
+def now_and_later(job: Directory) -> Iterator[Revision]:
+    """All revisions of a job, then those that were committed while the caller dealt with these.
+
+    A backup that commits meanwhile looks at its parent's record, which is marked by then or is not.
+    """
+    seen: set[str] = set()
+    while fresh := [one for one in histories.load(job).revisions if one.uuid not in seen]:
+        seen.update(one.uuid for one in fresh)
+        yield from fresh
+
+
 def refresh_all(repository: Repository, wanted: Callable[[Revision], bool]) -> list[Revision]:
     """`refresh` the revisions of all jobs that `wanted` says, and return them.
 
@@ -146,16 +157,10 @@ def refresh_all(repository: Repository, wanted: Callable[[Revision], bool]) -> l
     tries = Tries(StorageFailed, HistoryBusy)
     for name in repository.directories():
         with tries.one(), suppress(JobMissing), repository.job(name) as job:
-            seen: set[str] = set()
-            # Once more for what was committed meanwhile, and saw its parent before that was marked.
-            while fresh := [
-                one for one in histories.load(job.directory).revisions if one.uuid not in seen
-            ]:
-                for revision in fresh:
-                    seen.add(revision.uuid)
-                    if wanted(revision):
-                        with suppress(RevisionGone, RecordDamaged, FormatUnknown):
-                            found.append(refresh(repository.chunks, job.directory, revision.uuid))
+            for revision in now_and_later(job.directory):
+                if wanted(revision):
+                    with suppress(RevisionGone, RecordDamaged, FormatUnknown):
+                        found.append(refresh(repository.chunks, job.directory, revision.uuid))
     tries.end()
     return found
 

@@ -18,7 +18,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -117,6 +117,24 @@ def new_generation(chunks: Directory) -> "Generation":
 def generations(chunks: Directory) -> list[str]:
     """Names of all generations; other things in the trash are somebody else's."""
     return _in_trash(chunks)[0]
+
+
+def weigh_trash(chunks: Directory, marks: Marks, refusals: Refusals) -> Chunks:
+    """What of the trash nobody needs, and no other name holds: so much comes back with its purge."""
+    files = size = 0
+    for name in generations(chunks):
+        with (
+            suppress(FileNotFoundError),
+            chunks.enter(layout.TRASH) as trash,
+            trash.enter(name) as folder,
+        ):
+            for chunk in folder.names():
+                with refusals.one(folder.file_path(chunk)):
+                    found = _chunk_file(folder, chunk)
+                    if found is not None and not _is_marked(chunk, marks) and found.st_nlink == 1:
+                        files += 1
+                        size += found.st_blocks * 512
+    return Chunks(files, size)
 
 
 def strangers(chunks: Directory) -> list[str]:
