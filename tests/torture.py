@@ -65,7 +65,7 @@ A longer run tries more.""".splitlines()
 
 def main(minutes: float, arguments: list[str]) -> int:
     """Run pytest in the time, and write the table; returns pytest's exit code."""
-    begun = time.monotonic()
+    begun, since = time.monotonic(), datetime.now(UTC)
     kept = tempfile.mkdtemp(prefix="torture-kept-")  # what failed tests leave, to be looked at
     with tempfile.TemporaryDirectory(prefix="torture-") as name:
         budget = Budget(Path(name), begun + 60 * minutes, WORKERS)
@@ -79,7 +79,7 @@ def main(minutes: float, arguments: list[str]) -> int:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 code = process.wait()
-        table = render(read(budget.folder), minutes, (time.monotonic() - begun) / 60)
+        table = render(read(budget.folder), minutes, since, (time.monotonic() - begun) / 60)
     if arguments:
         sys.stdout.write(table)
     else:
@@ -87,7 +87,7 @@ def main(minutes: float, arguments: list[str]) -> int:
     return code
 
 
-def render(all_figures: list[Figures], minutes: float, took: float) -> str:
+def render(all_figures: list[Figures], minutes: float, since: datetime, took: float) -> str:
     """The page: where and when, a row for each property, a row for each test."""
     by_proof: dict[str, list[Figures]] = {}
     by_test: dict[tuple[str, str], list[Figures]] = {}
@@ -98,7 +98,7 @@ def render(all_figures: list[Figures], minutes: float, took: float) -> str:
     lines = [
         "# What the torture run tried, and lost",
         "",
-        f"`make torture MINUTES={minutes:g}` wrote this page, from {_now()}, in {took:.0f} minutes.",
+        f"`make torture MINUTES={minutes:g}` wrote this page, from {_minute(since)}, in {took:.0f} minutes.",
         "",
         f"**Lost: {lost}**, in {len(all_figures):,} tests.",
         "",
@@ -172,8 +172,8 @@ def _number(proof: str) -> int:
     return int(proof.removeprefix("T"))
 
 
-def _now() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+def _minute(when: datetime) -> str:
+    return f"{when:%Y-%m-%d %H:%M} UTC"
 
 
 def _where() -> list[tuple[str, str]]:

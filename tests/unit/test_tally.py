@@ -2,6 +2,7 @@
 
 import math
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -116,9 +117,11 @@ def test_the_table_hides_nothing() -> None:
             Figures("x.py::test_four", "T11", ""),
         ],
         40,
+        datetime(2026, 11, 1, 3, 5, tzinfo=UTC),
         39,
     )
 
+    assert "MINUTES=40` wrote this page, from 2026-11-01 03:05 UTC, in 39 minutes." in page
     assert "**Lost: 1**, in 5 tests." in page
     assert "| 1,515 of 1,525 | 1 | 1 to 2 | 0.0 | 1 **failed**: assert a   b; 1 cut; 1 passed |" in page
     assert "| 0 | 0 | - | 0.0 | 1 did not end; 1 skipped: needs root |" in page
