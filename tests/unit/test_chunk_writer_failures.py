@@ -136,3 +136,75 @@ def test_store_with_a_missing_or_foreign_part_is_refused(tmp_path: Path, part: s
             ):
                 check_fanout(store.chunks, whole=whole)
     store.close()
+
+
+def replaced(store: FakeStore) -> tuple[ChunkWriter, bytes]:
+    """A writer on a store with a file of a chunk that is to be replaced, and what that file has."""
+    store.file(ENTRIES[0]).write_bytes(b"nobody can read this")
+    return new_writer(store), b"nobody can read this"
+
+
+def test_a_file_that_the_disk_does_not_give_is_replaced_in_one_step(store: FakeStore) -> None:
+    """By a new file of the same name, which counts as stored; nothing is left beside it."""
+    writer, _ = replaced(store)
+    held = os.open(store.file(ENTRIES[0]), os.O_RDONLY)
+    try:
+        writer.replace(ENTRIES[0], frame_of(0))
+        writer.finish()
+        assert os.fstat(held).st_nlink == 0
+    finally:
+        os.close(held)
+
+    content = b"".join(frame_of(0))
+    assert content == store.file(ENTRIES[0]).read_bytes()
+    assert (1, len(content)) == (writer.stored_files, writer.stored_bytes)
+    assert [] == store.temporary.names()
+
+
+@pytest.mark.parametrize("step", range(1, 5))
+def test_a_replacement_that_fails_leaves_the_old_file(store: FakeStore, step: int) -> None:
+    """Creating, writing, syncing and naming the new one come before the one step that counts."""
+    writer, before = replaced(store)
+    failpoint.install(FailAt(step, errno.ENOSPC))
+    with pytest.raises(StorageFailed):
+        writer.replace(ENTRIES[0], frame_of(0))
+    failpoint.install(None)
+    writer.abandon()
+
+    assert before == store.file(ENTRIES[0]).read_bytes()
+    assert [] == store.temporary.names()
+
+
+def test_a_replacement_that_cannot_be_moved_leaves_nothing_beside_it(store: FakeStore) -> None:
+    """The old file is there as before."""
+    writer, before = replaced(store)
+
+    def fail(step: str) -> None:
+        if step.startswith("move "):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    failpoint.install(fail)
+    with pytest.raises(StorageFailed):
+        writer.replace(ENTRIES[0], frame_of(0))
+    failpoint.install(None)
+    writer.abandon()
+
+    assert before == store.file(ENTRIES[0]).read_bytes()
+    assert [] == store.temporary.names()
+
+
+def test_what_a_killed_replacement_leaves_is_a_chunk_s_file(store: FakeStore) -> None:
+    """Of a dead writer's folder collection removes chunk files, and nothing else."""
+    writer, _ = replaced(store)
+    left: list[str] = []
+
+    def look(step: str) -> None:
+        if step.startswith("move "):
+            left.extend(store.temporary.names())
+
+    failpoint.install(look)
+    writer.replace(ENTRIES[0], frame_of(0))
+    failpoint.install(None)
+    writer.abandon()
+
+    assert [True] == [layout.is_chunk_name(name) for name in left]

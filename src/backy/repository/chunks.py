@@ -30,6 +30,7 @@ from backy.ground.errors import (
     ChunkMissing,
     ChunkUnreadable,
     RepositoryRefused,
+    StorageFailed,
 )
 from backy.ground.pagecache import UncachedFile
 from backy.repository import layout
@@ -261,13 +262,18 @@ class ChunkWriter:
         In one step, so that a reader finds one or the other. The caller has proven the frame; the old
         file could hold nothing but the same content.
         """
-        path = layout.chunk_path(entry)
+        # The same name there, as of all new chunks: collection removes those of a dead writer.
+        name = layout.chunk_name(entry)
         content = b"".join(frame)
-        temporary = f"{path[3:]}.again"
         # One at a time: two threads may have met the same content.
-        with self._sync_lock, self._chunks.enter(path[:2]) as folder:
-            durable.publish(self._temporary, temporary, content)
-            durable.move(self._temporary, temporary, folder, path[3:])
+        with self._sync_lock, self._chunks.enter(name[:2]) as folder:
+            durable.publish(self._temporary, name, content)
+            try:
+                durable.move(self._temporary, name, folder, name)
+            except StorageFailed:
+                with suppress(StorageFailed):
+                    durable.remove(self._temporary, name)
+                raise
         with self._lock:
             self.stored_files += 1
             self.stored_bytes += len(content)
