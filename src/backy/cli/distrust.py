@@ -56,8 +56,7 @@ def command(
     with options.opened_job() as (repository, job), options.log_for(job) as log:
         history = histories.load(job.directory)
         # Without a spec it is said of each by itself, so a record that cannot be read hides no other.
-        by_day = spec is None and history.revisions
-        found = history.revisions if by_day else choose(history, spec or "all", job.name)
+        found = history.revisions if spec is None else choose(history, spec, job.name)
         chosen = [one for one in found if _is_within(one, begin, end)]
         if undo:
             done = _each(chosen, lambda uuid: trust.trust(job.directory, uuid))

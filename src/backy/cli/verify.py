@@ -11,7 +11,6 @@ from backy.cli import edge
 from backy.cli.options import Options, pass_options
 from backy.cli.render import byte_range, counted, json, table
 from backy.cli.verify_slice import run_slice, tell_slice
-from backy.domain.revision import Distrust
 from backy.ground.clock import SystemClock
 from backy.ground.errors import (
     BackyError,
@@ -176,7 +175,7 @@ def _verify(options: Options, spec: str, *, quick: bool, look_only: bool) -> _Ve
             unreadable=list(unreadable),
         )
         awaited = any(
-            one.damaged or (one.distrust is Distrust.STORE and not quick)
+            one.damaged or (one.blames_store and not quick)
             for selected in selection
             for one in selected.revisions
         )

@@ -237,6 +237,11 @@ class Revision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return self.trust is Trust.DISTRUSTED
 
     @property
+    def blames_store(self) -> bool:
+        """Whether it is distrusted because of the store, whose chunks in doubt may be anybody's."""
+        return self.is_distrusted and self.distrust is Distrust.STORE
+
+    @property
     def is_good(self) -> bool:
         """Whether it may be a parent, and counts: neither distrusted nor damaged; torn ones do."""
         return not self.is_distrusted and not self.damaged

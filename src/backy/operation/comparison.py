@@ -8,19 +8,10 @@ A walk over the store never meets a file that is missing, so this is how it is n
 Limits: presence only, as `repository.damage`; reads every map.
 """
 
-from contextlib import suppress
 from typing import NamedTuple
 
-from backy.ground.errors import (
-    FormatUnknown,
-    HistoryBusy,
-    JobMissing,
-    RecordDamaged,
-    RevisionGone,
-    StorageFailed,
-)
 from backy.ground.tries import Tries
-from backy.operation.trust import sentence
+from backy.operation.trust import FAILURES, sentence
 from backy.repository import damage
 from backy.repository.repository import Repository
 
@@ -40,12 +31,10 @@ def compare(repository: Repository) -> Compared:
     damaged = 0
     failed: dict[str, str] = {}
     for name in repository.directories():
-        tries = Tries(StorageFailed, HistoryBusy, OSError)
-        with tries.one(), suppress(JobMissing), repository.job(name) as job:
-            for one in damage.now_and_later(job.directory):
-                with suppress(RevisionGone, RecordDamaged, FormatUnknown):
-                    now = damage.refresh(repository.chunks, job.directory, one.uuid)
-                    damaged += now.damaged > 0
+        tries = Tries(*FAILURES)
+        with tries.one():
+            found = damage.refresh_job(repository, name, lambda _: True)
+            damaged += sum(one.damaged > 0 for one in found)
         if tries.first is not None:
             failed[name] = sentence(repository, tries.first)
     return Compared(damaged, failed)

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 from backy.domain.chunk import Codec
-from backy.domain.revision import Distrust, Revision
+from backy.domain.revision import Revision
 from backy.ground.clock import Clock
 from backy.ground.errors import RevisionGone
 from backy.operation.heal import LostRange, heal
@@ -69,9 +69,9 @@ def repair(
         progress.begin("repair", len(wanted), "revisions")
         try:
             for revision in reversed(wanted):
-                doubted = _is_doubted(revision)
+                unread = revision.blames_store
                 try:
-                    done = heal(repository, job, revision, snapshots, user, codec, unread=doubted)
+                    done = heal(repository, job, revision, snapshots, user, codec, unread=unread)
                     damage.refresh(repository.chunks, job.directory, revision.uuid)
                 except RevisionGone:
                     continue
@@ -82,13 +82,8 @@ def repair(
         finally:
             progress.end()
         healed = note_healed(repository, clock, "repair")
-        distrusted = sum(map(_is_doubted, wanted))
+        distrusted = sum(one.blames_store for one in wanted)
         return Repaired(len(wanted) - distrusted, distrusted, chunks, healed, tuple(left))
-
-
-def _is_doubted(revision: Revision) -> bool:
-    """Whether it is distrusted because of the store."""
-    return revision.is_distrusted and revision.distrust is Distrust.STORE
 
 
 def _wanted(repository: Repository, job: Job) -> list[Revision]:
@@ -97,7 +92,7 @@ def _wanted(repository: Repository, job: Job) -> list[Revision]:
     for one in histories.load(job.directory).revisions:
         try:
             lost = any(damage.lost_of(repository.chunks, job.directory, one))
-            if lost or one.damaged or _is_doubted(one):
+            if lost or one.damaged or one.blames_store:
                 found.append(one)
         except RevisionGone:
             continue

@@ -14,15 +14,13 @@ from typing import NamedTuple
 
 from backy.domain.chunkmap import Entry
 from backy.ground.clock import Clock
-from backy.ground.errors import ChunkUnreadable, DamageError, HistoryBusy, StorageFailed
+from backy.ground.errors import ChunkUnreadable, DamageError
 from backy.ground.tries import Tries
-from backy.operation.trust import distrust_denied, files_of, refresh_hurt, sentence, settle
+from backy.operation.trust import FAILURES, distrust_denied, files_of, refresh_hurt, sentence, settle
 from backy.operation.verify import blames_base, said_of
 from backy.repository import damage, layout, quarantine
 from backy.repository.damage import Needing
 from backy.repository.repository import Repository
-
-FAILURES = (StorageFailed, HistoryBusy, OSError)
 
 
 class BadChunk(NamedTuple):

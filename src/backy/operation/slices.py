@@ -32,8 +32,8 @@ from backy.ground.errors import OF_THE_PROCESS, ChunkMissing, DamageError, Stora
 from backy.operation import parallel
 from backy.operation.comparison import compare
 from backy.operation.progress import Progress
-from backy.operation.slice_findings import FAILURES, BadChunk, SliceFindings
-from backy.operation.trust import note_healed, sentence
+from backy.operation.slice_findings import BadChunk, SliceFindings
+from backy.operation.trust import FAILURES, note_healed, sentence
 from backy.operation.verify import refuse_own_fault
 from backy.repository import layout, trust
 from backy.repository.chunks import ChunkReader

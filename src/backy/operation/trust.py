@@ -37,6 +37,8 @@ from backy.repository.damage import Needing
 from backy.repository.quarantine import Case, Hurt, Report
 from backy.repository.repository import Repository
 
+# What keeps one thing from being moved or marked, and no other.
+FAILURES = (StorageFailed, HistoryBusy, OSError)
 # Forgotten or unreadable meanwhile: there is nothing to be marked.
 _NOT_THERE = (RevisionGone, RecordDamaged, FormatUnknown)
 
@@ -61,7 +63,7 @@ def conclude(
     done = Concluded()
     # Each is done also where another fails: so a job that cannot be read leaves no other one verified of
     # which something is bad.
-    tries = Tries(StorageFailed, HistoryBusy, OSError)
+    tries = Tries(*FAILURES)
     suspects = _suspects(result)
     with tries.one():
         for entry in suspects:

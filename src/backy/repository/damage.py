@@ -87,7 +87,11 @@ def lost_of(chunks: Directory, job: Directory, revision: Revision) -> Iterator[L
 
 
 def unread_of(repository: Repository, job: Directory, revision: Revision) -> Iterator[Lost]:
-    """What of a revision the disk of the store does not give, by reading all of it; RevisionGone."""
+    """What of a revision the disk of the store does not give, by reading all of it; RevisionGone.
+
+    StorageFailed if something cannot be read for another reason, which passes. What is damaged or
+    missing is verify's to find.
+    """
     chunks = ChunkReader(repository.chunks, repository.format.chunk_size, fresh=True)
     for wanted in revision.maps:
         with suppress(MapDamaged), open_pinned(job, revision.uuid, wanted, fresh=True) as reader:
@@ -95,10 +99,11 @@ def unread_of(repository: Repository, job: Directory, revision: Revision) -> Ite
                 try:
                     chunks.read(entry)
                 except ChunkUnreadable as error:
-                    if error.blames_disk:
-                        offset = index * reader.layout.chunk_size
-                        length = reader.layout.length_of(index)
-                        yield Lost(wanted.disk, offset, length, entry, is_there=True)
+                    if not error.blames_disk:
+                        raise StorageFailed("read", f"chunk {error.chunk}", error.code) from error
+                    offset = index * reader.layout.chunk_size
+                    length = reader.layout.length_of(index)
+                    yield Lost(wanted.disk, offset, length, entry, is_there=True)
                 except (ChunkDamaged, ChunkMissing):
                     continue
 
@@ -137,7 +142,32 @@ def refresh(chunks: Directory, job: Directory, uuid: str, *, failed: bool = Fals
     return histories.edit(job, uuid, change, patient=False)
 
 
-def now_and_later(job: Directory) -> Iterator[Revision]:
+def refresh_all(repository: Repository, wanted: Callable[[Revision], bool]) -> list[Revision]:
+    """`refresh` the revisions of all jobs that `wanted` says, and return them.
+
+    A job in which that fails keeps no other from it. StorageFailed, HistoryBusy.
+    """
+    found: list[Revision] = []
+    tries = Tries(StorageFailed, HistoryBusy)
+    for name in repository.directories():
+        with tries.one():
+            found += refresh_job(repository, name, wanted)
+    tries.end()
+    return found
+
+
+def refresh_job(repository: Repository, name: str, wanted: Callable[[Revision], bool]) -> list[Revision]:
+    """`refresh` the revisions of one job that `wanted` says; none if it is gone. As `refresh_all`."""
+    found = []
+    with suppress(JobMissing), repository.job(name) as job:
+        for revision in _now_and_later(job.directory):
+            if wanted(revision):
+                with suppress(RevisionGone, RecordDamaged, FormatUnknown):
+                    found.append(refresh(repository.chunks, job.directory, revision.uuid))
+    return found
+
+
+def _now_and_later(job: Directory) -> Iterator[Revision]:
     """All revisions of a job, then those that were committed while the caller dealt with these.
 
     A backup that commits meanwhile looks at its parent's record, which is marked by then or is not.
@@ -146,23 +176,6 @@ def now_and_later(job: Directory) -> Iterator[Revision]:
     while fresh := [one for one in histories.load(job).revisions if one.uuid not in seen]:
         seen.update(one.uuid for one in fresh)
         yield from fresh
-
-
-def refresh_all(repository: Repository, wanted: Callable[[Revision], bool]) -> list[Revision]:
-    """`refresh` the revisions of all jobs that `wanted` says, and return them.
-
-    A job in which that fails keeps no other from it. StorageFailed, HistoryBusy.
-    """
-    found = []
-    tries = Tries(StorageFailed, HistoryBusy)
-    for name in repository.directories():
-        with tries.one(), suppress(JobMissing), repository.job(name) as job:
-            for revision in now_and_later(job.directory):
-                if wanted(revision):
-                    with suppress(RevisionGone, RecordDamaged, FormatUnknown):
-                        found.append(refresh(repository.chunks, job.directory, revision.uuid))
-    tries.end()
-    return found
 
 
 def needing(

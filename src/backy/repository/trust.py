@@ -56,14 +56,10 @@ def is_distrusted_by(chunks: Directory, job: Directory) -> bool:
     """
     if is_distrusted(chunks):
         return True
-    if not any(map(_blames_store, histories.load(job).revisions)):
+    if not any(one.blames_store for one in histories.load(job).revisions):
         return False
     with distrusting(chunks):
         return True
-
-
-def _blames_store(revision: Revision) -> bool:
-    return revision.is_distrusted and revision.distrust is Distrust.STORE
 
 
 @contextmanager
@@ -108,7 +104,7 @@ def distrust(job: Directory, uuid: str, reason: Distrust, *, patient: bool = Tru
     """Distrust a revision; one whose source is to blame stays so. As `history.edit`."""
 
     def change(revision: Revision) -> Revision:
-        if revision.is_distrusted and revision.distrust is not Distrust.STORE:
+        if revision.is_distrusted and not revision.blames_store:
             return revision
         return revision.with_trust(Trust.DISTRUSTED, reason)
 
@@ -155,7 +151,7 @@ def _cleared(job: Directory, seen: Revision, trust: Trust) -> Revision:
     def change(revision: Revision) -> Revision:
         if _judged(revision) != _judged(seen):
             return revision
-        if revision.is_distrusted and revision.distrust is not Distrust.STORE:
+        if revision.is_distrusted and not revision.blames_store:
             return revision
         return revision.with_trust(trust)
 
@@ -210,7 +206,7 @@ def _distrusted(repository: Repository) -> Iterator[tuple[str, Revision]]:
     for name in repository.jobs():
         with suppress(JobMissing), repository.job(name) as job:
             for one in histories.load(job.directory).revisions:
-                if _blames_store(one):
+                if one.blames_store:
                     yield name, one
 
 
