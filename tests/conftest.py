@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crashsite import Runner
 from loopdisk import Disk, mounted
 
 import cephcluster
@@ -48,6 +49,13 @@ def site(request: pytest.FixtureRequest) -> Site:
     """
     crashes = request.path.parent.name == "crash"
     return Site(request.getfixturevalue("memory" if crashes else "tmp_path"))
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[Runner]:
+    """A fork server for the tests of one file, whose commands may be killed at any step."""
+    with Runner() as one:
+        yield one
 
 
 @pytest.fixture(autouse=True)

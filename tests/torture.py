@@ -89,6 +89,7 @@ def main(minutes: float, arguments: list[str]) -> int:
 
 def render(all_figures: list[Figures], minutes: float, since: datetime, took: float) -> str:
     """The page: where and when, a row for each property, a row for each test."""
+    when = f"from {since:%Y-%m-%d %H:%M} UTC, in {took:.0f} minutes"
     by_proof: dict[str, list[Figures]] = {}
     by_test: dict[tuple[str, str], list[Figures]] = {}
     for one in all_figures:
@@ -98,7 +99,7 @@ def render(all_figures: list[Figures], minutes: float, since: datetime, took: fl
     lines = [
         "# What the torture run tried, and lost",
         "",
-        f"`make torture MINUTES={minutes:g}` wrote this page, from {_minute(since)}, in {took:.0f} minutes.",
+        f"`make torture MINUTES={minutes:g}` wrote this page, {when}.",
         "",
         f"**Lost: {lost}**, in {len(all_figures):,} tests.",
         "",
@@ -170,10 +171,6 @@ def _cell(text: str) -> str:
 
 def _number(proof: str) -> int:
     return int(proof.removeprefix("T"))
-
-
-def _minute(when: datetime) -> str:
-    return f"{when:%Y-%m-%d %H:%M} UTC"
 
 
 def _where() -> list[tuple[str, str]]:

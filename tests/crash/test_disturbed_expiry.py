@@ -1,7 +1,6 @@
 """T1, T6: expiry that is killed, or whose calls fail, at any step removes only what the plan removes."""
 
 import signal
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,13 +14,6 @@ from testsite import CHUNK, Site
 pytestmark = pytest.mark.proof("T1")
 
 ERRORS = ("EIO", "ENOSPC", "EROFS", "EDQUOT", "EMFILE")
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    """A fork server for this file."""
-    with Runner() as one:
-        yield one
 
 
 @pytest.fixture

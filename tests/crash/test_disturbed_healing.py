@@ -29,13 +29,6 @@ ERRORS = ("EIO", "ENOSPC", "EROFS", "EDQUOT", "EMFILE")
 
 
 @pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    """A fork server for this file."""
-    with Runner() as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
 def beside() -> Iterator[Runner]:
     """A second one, for what runs while the first has a frozen one."""
     with Runner() as one:

@@ -15,13 +15,6 @@ pytestmark = pytest.mark.proof("T6")
 ERRORS = ("EIO", "ENOSPC", "EROFS", "EDQUOT", "EMFILE")
 
 
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    """A fork server for this file."""
-    with Runner() as one:
-        yield one
-
-
 @pytest.fixture
 def scene(site: Site, runner: Runner) -> Scene:
     """A site with two revisions, and an image that has changed since."""

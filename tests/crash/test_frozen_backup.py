@@ -1,7 +1,5 @@
 """T10: whatever step a backup is frozen at, all else runs to its end, and then so does the backup."""
 
-from collections.abc import Iterator
-
 import pytest
 from crashsite import Runner, Scene, noise, points, varied_image
 
@@ -9,13 +7,6 @@ from tally import Tally
 from testsite import CHUNK, Site
 
 pytestmark = pytest.mark.proof("T10")
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    """A fork server for this file."""
-    with Runner() as one:
-        yield one
 
 
 @pytest.fixture

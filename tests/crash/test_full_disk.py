@@ -19,13 +19,6 @@ LEVELS = ((0, True), (0, False), (4 << 10, True), (256 << 10, False), (5 << 20, 
 
 
 @pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    """A fork server for this file."""
-    with Runner() as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
     """One small XFS for all levels."""
     with mounted(tmp_path_factory.mktemp("disk"), "xfs", 300 << 20) as one:

@@ -1,6 +1,5 @@
 """T7, F15: gc gives space back on a disk without a free byte, and afterwards the backup passes."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,6 @@ pytestmark = pytest.mark.proof("T7")
 
 # Enough for a rename of every chunk on each of the three file systems; the real one has 64 MiB.
 RESERVE = 16 << 20
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    """A fork server for this file."""
-    with Runner() as one:
-        yield one
 
 
 @pytest.mark.root

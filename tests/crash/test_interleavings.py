@@ -79,13 +79,6 @@ def test_the_table_is_whole() -> None:
 
 
 @pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    """A fork server for this file."""
-    with Runner() as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
 def other_runner() -> Iterator[Runner]:
     """A second one, for what has to wait for the first."""
     with Runner() as one:

@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -14,13 +14,6 @@ from tally import Tally
 from testsite import CHUNK, Site
 
 pytestmark = pytest.mark.proof("T1")
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    """A fork server for this file."""
-    with Runner() as one:
-        yield one
 
 
 def kill_everywhere(

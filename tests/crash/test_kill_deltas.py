@@ -7,7 +7,6 @@ that keeps snapshots and tells changes is one in memory, so its backups are kill
 """
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,13 +32,6 @@ COLLECT = ("gc", "--now", "--force")
 all_steps = pytest.mark.parametrize(
     "every", [False, pytest.param(True, marks=pytest.mark.torture)], ids=["some", "all"]
 )
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    """A fork server for this file."""
-    with Runner() as one:
-        yield one
 
 
 @pytest.fixture

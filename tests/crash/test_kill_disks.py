@@ -6,7 +6,6 @@ ever without its line.
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,13 +26,6 @@ pytestmark = pytest.mark.proof("T1")
 
 C = 4 * PAGE
 ROOT, DATA = "root", "data"
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    """A fork server for this file."""
-    with Runner() as one:
-        yield one
 
 
 class Guest:

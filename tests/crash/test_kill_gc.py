@@ -1,7 +1,6 @@
 """T1, R14: kill -9 at every mutating call of gc; nothing is lost, and the next run reclaims the rest."""
 
 import signal
-from collections.abc import Iterator
 
 import pytest
 from crashsite import Runner, Scene, noise, points, varied_image
@@ -12,13 +11,6 @@ from testsite import CHUNK, Site
 pytestmark = pytest.mark.proof("T1")
 
 COLLECT = ("gc", "--now", "--force")
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    """A fork server for this file."""
-    with Runner() as one:
-        yield one
 
 
 @pytest.fixture

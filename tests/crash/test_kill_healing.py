@@ -1,7 +1,7 @@
 """T9: a backup that heals in a distrusted store, killed at any step: nothing is lost in silence."""
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import pytest
 from crashsite import Runner, Scene, noise, points
@@ -11,13 +11,6 @@ from tally import Tally
 from testsite import CHUNK, Site
 
 pytestmark = pytest.mark.proof("T9")
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    """A fork server for this file."""
-    with Runner() as one:
-        yield one
 
 
 @pytest.fixture

@@ -19,13 +19,6 @@ pytestmark = pytest.mark.proof("T9")
 SHARED, OWN, GONE = noise(1, CHUNK), noise(2, CHUNK), noise(3, CHUNK)
 
 
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    """A fork server for this file."""
-    with Runner() as one:
-        yield one
-
-
 @pytest.fixture
 def scene(site: Site, runner: Runner) -> Scene:
     """Two jobs that share a chunk; the older revision of the first has one that its image lacks now."""

@@ -14,13 +14,6 @@ from testsite import CHUNK, Site
 pytestmark = pytest.mark.proof("T1")
 
 
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    """A fork server for this file."""
-    with Runner() as one:
-        yield one
-
-
 @pytest.fixture
 def scene(site: Site, runner: Runner) -> Scene:
     """A site with two revisions of different images."""

@@ -1,7 +1,6 @@
 """T23: few descriptors, small files, an image that is nearly all holes."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,6 @@ pytestmark = pytest.mark.proof("T23")
 FEW_FILES = {"NOFILE": 64}
 MEMORY = 300 << 20
 TIB = 1 << 40
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    """A fork server for this file."""
-    with Runner() as one:
-        yield one
 
 
 def as_configured(scene: Scene, *words: str, **request: object) -> Run:

@@ -13,7 +13,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,13 +37,6 @@ from tally import Tally
 from testsite import CHUNK, Site
 
 pytestmark = pytest.mark.proof("T2")
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    """A fork server for this file."""
-    with Runner() as one:
-        yield one
 
 
 # ..Commands....................................................................................
