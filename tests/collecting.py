@@ -67,6 +67,15 @@ def forget(site: Site, revision: Revision) -> None:
         histories.forget(job, revision.uuid)
 
 
+def keep_beside_garbage(site: Site) -> Revision:
+    """A revision that is kept, beside garbage in the store and in a generation; gc has seen all."""
+    revision = back_up(site, 1)
+    forget(site, back_up(site, 2))
+    gc(site)
+    forget(site, back_up(site, 3))
+    return revision
+
+
 def names(site: Site) -> set[str]:
     """Names of the chunks of the store proper."""
     return {path.name for path in site.chunk_files()}

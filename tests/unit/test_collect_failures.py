@@ -13,12 +13,12 @@ from backy.domain.revision import Revision
 from backy.ground import failpoint
 from backy.ground.directory import Directory
 from backy.ground.errors import CollectionStopped, StorageFailed
-from backy.operation.collect import look_into_trash
+from backy.operation.trash import look_into_trash
 from backy.repository import remembered, reserve
 from backy.repository.remembered import Outcome
 from backy.repository.repository import Repository
 from backy.repository.users import registered
-from collecting import DAY, Meanwhile, back_up, forget, gc, names, plan
+from collecting import DAY, Meanwhile, gc, keep_beside_garbage, names, plan
 from fakes import Steps
 from testsite import CHUNK, Site
 
@@ -26,11 +26,7 @@ from testsite import CHUNK, Site
 @pytest.fixture
 def kept(site: Site) -> Revision:
     """A revision that is kept, beside garbage in the store and in a generation."""
-    revision = back_up(site, 1)
-    forget(site, back_up(site, 2))
-    gc(site)
-    forget(site, back_up(site, 3))
-    return revision
+    return keep_beside_garbage(site)
 
 
 def outcome(site: Site) -> Outcome:

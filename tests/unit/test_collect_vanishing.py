@@ -13,18 +13,24 @@ from backy.ground.errors import CollectionStopped
 from backy.repository import marking, remembered
 from backy.repository.marking import JobFiles
 from backy.repository.repository import Repository
-from collecting import DAY, Meanwhile, back_up, forget, gc, in_trash, names, plan
+from collecting import (
+    DAY,
+    Meanwhile,
+    back_up,
+    forget,
+    gc,
+    in_trash,
+    keep_beside_garbage,
+    names,
+    plan,
+)
 from testsite import Site
 
 
 @pytest.fixture
 def kept(site: Site) -> Revision:
     """A revision that is kept, beside garbage in the store and in a ripe generation; gc has seen all."""
-    revision = back_up(site, 1)
-    forget(site, back_up(site, 2))
-    gc(site)
-    forget(site, back_up(site, 3))
-    return revision
+    return keep_beside_garbage(site)
 
 
 def unmount(site: Site) -> None:

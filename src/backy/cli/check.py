@@ -26,8 +26,8 @@ from backy.domain.sla import FUTURE_TOLERANCE, Figures, judge, smallest_interval
 from backy.ground.clock import SystemClock
 from backy.ground.errors import BackyError
 from backy.operation.clones import survey_clones
-from backy.operation.collect import look_into_trash
 from backy.operation.survey import Surveyed, survey
+from backy.operation.trash import look_into_trash
 from backy.repository import quarantine, remembered, trust
 from backy.repository.repository import Repository
 

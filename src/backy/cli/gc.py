@@ -7,7 +7,8 @@ from backy.cli.options import Options, pass_options
 from backy.cli.render import counted, json, local_time, table
 from backy.ground.clock import SystemClock
 from backy.ground.units import format_size
-from backy.operation.collect import Collected, Plan, Waiting, collect, plan_collection
+from backy.operation.collect import Collected, Plan, collect, plan_collection
+from backy.operation.trash import Waiting
 from backy.repository.garbage import Chunks
 
 

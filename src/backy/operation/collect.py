@@ -13,40 +13,32 @@ marks. On a nearly full disk the reserve is given up first and made again last.
 
 import errno
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from itertools import chain, islice
 from typing import NamedTuple
 
 from backy.domain import collection as decisions
-from backy.domain.collection import GRACE, Known, Seal, Vanished
+from backy.domain.collection import GRACE
 from backy.domain.marks import WORDS, Marks
 from backy.ground.clock import Clock
 from backy.ground.directory import Directory
 from backy.ground.errors import BackyError, CollectionStopped, CollectionTooMuch, StorageFailed
+from backy.operation import vanished
 from backy.operation.progress import Progress
+from backy.operation.trash import Waiting, look_into_trash, reading, seal_of
 from backy.repository import garbage, layout, marking, remembered, reserve, users
 from backy.repository.garbage import Chunks
 from backy.repository.marking import JobFiles, Stop
 from backy.repository.refusals import Refusals
 from backy.repository.remembered import Outcome
 from backy.repository.repository import Repository, check_writable_here, collecting
-from backy.repository.users import Writer
 
 # One folder holds a generation, and memory its names, 0.1 KB each, beside the marks while it is purged.
 A_GENERATION = 200_000
 _REFUSED_TOLD = 10
-
-
-class Waiting(NamedTuple):
-    """A generation that is not purged yet: until when at least, and the writers that hold it."""
-
-    generation: str
-    sealed_at: datetime
-    ripe_at: datetime
-    writers: tuple[Writer, ...]
 
 
 class Plan(NamedTuple):
@@ -84,12 +76,14 @@ def plan_collection(
     repository: Repository, clock: Clock, progress: Progress, *, gone: Collection[str] = ()
 ) -> Plan:
     """Mark and count, and change nothing; CollectionStopped, StorageFailed."""
-    with _telling(repository):
+    with reading(repository):
         files = marking.inventory(repository)
-        stops = _unexplained(repository, files, clock.now(), gone)[0]
+        stops = vanished.since_last_run(repository, files, clock.now(), gone)[0]
         marks = _new_marks()
         found, present = _mark_all(repository, files, marks, progress, gone, spare_unused=True)
-        _refuse(stops + found + _vanished_since(repository, files, present, clock.now(), gone)[0])
+        _refuse(
+            stops + found + vanished.since_inventory(repository, files, present, clock.now(), gone)[0]
+        )
         refusals = Refusals()
         census = _census(repository, marks, progress, refusals)
         trash = garbage.weigh_trash(repository.chunks, marks, refusals)
@@ -116,7 +110,7 @@ def collect(
     with collecting(repository.chunks):
         # A newer version may have set a requirement since we opened.
         repository.read_format()
-        with _noting_failure(repository, clock), _telling(repository):
+        with _noting_failure(repository, clock), reading(repository):
             reserve.give_up(repository.chunks)
             run = _Run(repository, clock, progress, timedelta(0) if waive_grace else GRACE, gone)
             done = run.collect(force=force)
@@ -250,7 +244,7 @@ class _Run:
 
     def _remember(self, files: dict[str, JobFiles]) -> bool:
         """Refuse what vanished unexplained, and write down what is there; False for want of room."""
-        stops, known = _unexplained(self._repository, files, self._clock.now(), self._gone)
+        stops, known = vanished.since_last_run(self._repository, files, self._clock.now(), self._gone)
         written = known is None or remembered.write_known(self._chunks, known, complete=not stops)
         _refuse(stops)
         return written
@@ -259,8 +253,10 @@ class _Run:
         """Write down what is there now, and what of the first inventory went and has to be explained."""
         now_there = marking.inventory(self._repository)
         present = {name: found.present for name, found in now_there.items()}
-        stops, missing = _vanished_since(self._repository, files, present, self._clock.now(), self._gone)
-        known = decisions.still_known(_committed(now_there), missing)
+        stops, missing = vanished.since_inventory(
+            self._repository, files, present, self._clock.now(), self._gone
+        )
+        known = decisions.still_known(vanished.committed(now_there), missing)
         remembered.write_known(self._chunks, known, complete=not stops)
         _refuse(stops)
 
@@ -269,7 +265,7 @@ class _Run:
         now = self._clock.now()
         found = []
         for name in garbage.generations(self._chunks):
-            seal = _seal_of(self._repository, name)
+            seal = seal_of(self._repository, name)
             if seal is not None and decisions.is_ripe(seal, living, now, self._grace):
                 found.append(name)
         return found
@@ -283,7 +279,7 @@ class _Run:
         marks = _new_marks()
         stops, present = _mark_all(self._repository, files, marks, self._progress, self._gone)
         now = self._clock.now()
-        _refuse(stops + _vanished_since(self._repository, files, present, now, self._gone)[0])
+        _refuse(stops + vanished.since_inventory(self._repository, files, present, now, self._gone)[0])
         return marks
 
     def _purge(self, names: list[str], marks: Marks) -> None:
@@ -305,56 +301,6 @@ class _Run:
                 # The census comes last: who registers from here on finds none of these chunks.
                 generation.seal(self._clock.now(), self._living())
         return done
-
-
-def _unexplained(
-    repository: Repository, files: dict[str, JobFiles], now: datetime, gone: Collection[str]
-) -> tuple[list[Stop], Known | None]:
-    """What vanished since the last run, and what to remember now; None where that is not known."""
-    try:
-        before = remembered.read_known(repository.chunks)
-    except ValueError as error:
-        path = repository.chunks.file_path(layout.KNOWN)
-        return [
-            Stop(
-                path,
-                f"the list of known revisions is damaged ({error}); remove it once all jobs are there",
-            )
-        ], None
-    present = {name: found.present for name, found in files.items()}
-    missing = decisions.vanished(before, present, now, gone)
-    return _told(repository, missing), decisions.still_known(_committed(files), missing)
-
-
-def _vanished_since(
-    repository: Repository,
-    files: dict[str, JobFiles],
-    present: Mapping[str, Collection[str]],
-    now: datetime,
-    gone: Collection[str],
-) -> tuple[list[Stop], list[Vanished]]:
-    """What the inventory saw and is not `present` any more, though nothing of it was reaped.
-
-    A disk that is unmounted in between leaves an empty directory, which needs no chunk.
-    """
-    missing = decisions.vanished(Known(jobs=_committed(files)), present, now, gone)
-    return _told(repository, missing), missing
-
-
-def _committed(files: dict[str, JobFiles]) -> dict[str, tuple[str, ...]]:
-    return {name: tuple(found.committed) for name, found in files.items()}
-
-
-def _told(repository: Repository, missing: list[Vanished]) -> list[Stop]:
-    stops = []
-    for one in missing:
-        where = repository.base.file_path(one.job)
-        if one.since is None:
-            why = f"{len(one.uuids)} of its revisions went without 'forget', the first is {one.uuids[0]}"
-        else:
-            why = f"the job's directory is gone, and with it revisions ({len(one.uuids)})"
-        stops.append(Stop(where, why))
-    return stops
 
 
 def _new_marks() -> Marks:
@@ -416,25 +362,6 @@ def _census(
         progress.end()
 
 
-def look_into_trash(repository: Repository, grace: timedelta = GRACE) -> Iterator[Waiting]:
-    """The sealed generations, and what they wait for; StorageFailed."""
-    with _telling(repository):
-        living = {writer.name: writer for writer in users.living(repository.chunks)}
-        for name in garbage.generations(repository.chunks):
-            seal = _seal_of(repository, name)
-            if seal is not None:
-                holders = tuple(living[one] for one in seal.writers if one in living)
-                yield Waiting(name, seal.at, seal.at + grace, holders)
-
-
-def _seal_of(repository: Repository, name: str) -> Seal | None:
-    try:
-        with garbage.open_generation(repository.chunks, name) as generation:
-            return generation.read_seal()
-    except (FileNotFoundError, ValueError):
-        return None
-
-
 def _has_writer(repository: Repository, job: str) -> bool:
     return any(writer.job in ("", job) for writer in users.living(repository.chunks))
 
@@ -451,16 +378,3 @@ def _sentences(refusals: Refusals) -> tuple[str, ...]:
 def _refuse(stops: list[Stop]) -> None:
     if stops:
         raise CollectionStopped(tuple((one.where, one.why) for one in stops))
-
-
-@contextmanager
-def _telling(repository: Repository) -> Iterator[None]:
-    """A folder that cannot be listed or read ends the run with one sentence."""
-    try:
-        yield
-    except OSError as error:
-        # Most files are opened by a name relative to their folder, and folders listed by a number.
-        name = error.filename if isinstance(error.filename, str) else ""
-        base = repository.base.path
-        path = name if name.startswith("/") else f"{name} in {base}" if name else base
-        raise StorageFailed("read", path, error.errno or 0) from error
