@@ -14,6 +14,7 @@ import errno
 import os
 from typing import Any
 
+# nbdkit gives it to its plugins, and nobody else can import it.
 import nbdkit  # type: ignore[import-not-found]
 
 API_VERSION = 2

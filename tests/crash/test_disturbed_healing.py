@@ -8,18 +8,10 @@ from pathlib import Path
 
 import pytest
 from crashsite import Run, Runner, Scene, points
-from test_kill_quarantine import (
-    GONE,
-    OWN,
-    SHARED,
-    chunk_file,
-    everywhere,
-    killed_everywhere,
-    reports,
-    spoil,
-)
+from test_kill_quarantine import GONE, OWN, SHARED, everywhere, killed_everywhere, reports
 
 from backy.domain.revision import Distrust, Trust
+from damaging import chunk_file, spoil
 from tally import Tally
 from testsite import CHUNK, Site
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 
 import pytest
 from crashsite import Runner, Scene, noise, points
-from test_kill_quarantine import GONE, OWN, SHARED, chunk_file, damage_of, everywhere, reports, spoil
+from test_kill_quarantine import GONE, OWN, SHARED, damage_of, everywhere, reports
 
+from damaging import chunk_file, spoil
 from tally import Tally
 from testsite import CHUNK, Site
 

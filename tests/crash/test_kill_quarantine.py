@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from crashsite import Run, Runner, Scene, noise, points
 
-from backy.domain.chunk import chunk_id
 from backy.domain.revision import Distrust, Trust
+from damaging import chunk_file, spoil
 from tally import Tally
 from testsite import CHUNK, Site
 
@@ -32,20 +32,6 @@ def scene(site: Site, runner: Runner) -> Scene:
     scene.backup()
     site.backup(job="other")
     return scene
-
-
-def chunk_file(site: Site, plain: bytes) -> Path:
-    """Where the chunk with these bytes lies, or lay."""
-    name = chunk_id(plain).hex()
-    return site.chunks / name[:2] / name
-
-
-def spoil(path: Path) -> None:
-    """Flip a bit of a file's last byte."""
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.chmod(0o600)
-    path.write_bytes(content)
 
 
 def damage_of(site: Site) -> dict[str, int]:

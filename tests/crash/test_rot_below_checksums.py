@@ -11,8 +11,8 @@ import pytest
 from crashsite import noise
 from loopdisk import Disk, mounted
 
-from backy.domain.chunk import chunk_id
 from backy.domain.revision import Distrust, Trust
+from damaging import chunk_file
 from testsite import Site
 
 pytestmark = [pytest.mark.proof("T8"), pytest.mark.root]
@@ -35,14 +35,8 @@ def site(disk: Disk) -> Site:
     site.codec = "none"
     site.image.write_bytes(FIRST + SECOND)
     site.backup()
-    disk.overwrite(rotten(site), 8192, b"rot")
+    disk.overwrite(chunk_file(site, FIRST), 8192, b"rot")
     return site
-
-
-def rotten(site: Site) -> Path:
-    """The file of the first chunk."""
-    name = chunk_id(FIRST).hex()
-    return site.chunks / name[:2] / name
 
 
 def test_what_verify_cannot_read_heals_with_the_next_backup(site: Site) -> None:

@@ -1,13 +1,12 @@
 """Bad input: damaged records, maps and chunks, as an operator meets them on the command line."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 from refusals import refused, unchanged
 
-from backy.domain.chunk import chunk_id
+from damaging import chunk_file, spoil
 from testsite import CHUNK, Site, parsed, run_backy
 
 SHARED, FIRST, SECOND = b"shared" * CHUNK, b"first " * CHUNK, b"second" * CHUNK
@@ -27,21 +26,6 @@ def uuids(site: Site) -> list[str]:
     """UUIDs of the revisions by their files, oldest first, readable or not."""
     records = sorted(site.job.glob("*.rev"), key=lambda path: path.stat().st_mtime_ns)
     return [path.stem for path in records]
-
-
-def spoil(path: Path) -> Path:
-    """Flip a bit in the last byte of a file."""
-    path.chmod(0o600)
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 4
-    path.write_bytes(content)
-    return path
-
-
-def chunk_file(site: Site, plain: bytes) -> Path:
-    """The file of a chunk with these bytes."""
-    name = chunk_id(plain).hex()
-    return site.chunks / name[:2] / name
 
 
 def findings(site: Site, *more: str) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from refusals import run_like_others
 
-from backy.domain.chunk import chunk_id
+from damaging import chunk_file, spoil
 from testsite import CHUNK, Site
 
 SHARED = b"s" * CHUNK
@@ -31,14 +31,6 @@ def store(site: Site) -> Iterator[Site]:
 def everywhere(site: Site, *words: str) -> "subprocess.CompletedProcess[str]":
     """A command on the whole repository, as a user who is not root."""
     return run_like_others(site, *words, job=None)
-
-
-def spoil_shared(site: Site) -> None:
-    """The shared chunk rots."""
-    name = chunk_id(SHARED).hex()
-    path = site.chunks / name[:2] / name
-    path.chmod(0o600)
-    path.write_bytes(b"rotten")
 
 
 def trusts(site: Site) -> dict[str, str]:
@@ -71,7 +63,7 @@ def test_verify_verifies_and_marks_the_other_jobs(store: Site) -> None:
 def test_findings_in_other_jobs_are_what_verify_ends_with(store: Site) -> None:
     """What is known to be bad counts more than what is not known, and is marked where that can be."""
     everywhere(store, "verify")
-    spoil_shared(store)
+    spoil(chunk_file(store, SHARED))
 
     done = everywhere(store, "verify", "--json")
 
@@ -87,7 +79,7 @@ def test_findings_in_other_jobs_are_what_verify_ends_with(store: Site) -> None:
 
 def test_a_case_is_reported_once_all_jobs_can_be_asked(store: Site) -> None:
     """Before, nobody knows whom it hurts."""
-    spoil_shared(store)
+    spoil(chunk_file(store, SHARED))
     everywhere(store, "verify")
     assert [] == list((store.chunks / "quarantine").glob("*/report"))
     (store.base / "closed").chmod(0o700)
@@ -102,7 +94,7 @@ def test_a_case_is_reported_once_all_jobs_can_be_asked(store: Site) -> None:
 def test_a_backup_distrusts_its_own_job_although_another_cannot_be_read(store: Site) -> None:
     """It cannot know whom else it hurts, and says so; what it found of its own counts."""
     assert 0 == run_like_others(store, "distrust", "--reason", "store", job="zz").returncode
-    spoil_shared(store)
+    spoil(chunk_file(store, SHARED))
 
     done = run_like_others(store, "backup", "daily")
 

@@ -2,16 +2,14 @@
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 from small_store import MemoryTarget, restore_to
 
 from backy.domain.chunk import chunk_id
-from backy.domain.chunkmap import Entry
 from backy.ground.errors import ImageDamaged, MapDamaged, ReadBackDiffers
 from backy.ground.linux import Buffer
-from backy.repository import layout
+from damaging import chunk_file
 from testsite import CHUNK, Site
 
 CONTENTS = [bytes([number]) * CHUNK for number in range(1, 8)]
@@ -28,11 +26,6 @@ def rotten(site: Site) -> Site:
     bad.write_bytes(bad.read_bytes()[:-1] + b"?")
     missing.unlink()
     return site
-
-
-def chunk_file(site: Site, plain: bytes) -> Path:
-    """Where a chunk with these bytes lies."""
-    return site.chunks / layout.chunk_path(Entry(chunk_id(plain)))
 
 
 EXPECTED = b"".join([*CONTENTS[:2], bytes(CHUNK), *CONTENTS[3:5], bytes(CHUNK), CONTENTS[6], b"e" * 100])

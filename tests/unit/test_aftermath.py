@@ -3,7 +3,6 @@
 import errno
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from backy.operation import aftermath
 from backy.repository import damage as damages
 from backy.repository import quarantine
 from backy.repository.repository import Repository
+from damaging import chunk_file, spoil
 from testsite import CHUNK, Site
 
 SHARED, OWN, OTHER, CHANGED = (bytes([number]) * CHUNK for number in (1, 2, 3, 4))
@@ -47,10 +47,7 @@ def at_commit(act: Callable[[], None]) -> None:
 
 def lose_shared(site: Site) -> None:
     """The shared chunk rots, a verify moves it aside and is killed; the image has other bytes now."""
-    name = chunk_id(SHARED).hex()
-    path: Path = site.chunks / name[:2] / name
-    path.chmod(0o600)
-    path.write_bytes(b"rotten")
+    spoil(chunk_file(site, SHARED))
     with Repository.open(str(site.base)) as repository:
         entry = Entry(chunk_id(SHARED))
         assert quarantine.set_aside(repository.chunks, repository.format.chunk_size, entry)
@@ -97,8 +94,7 @@ def test_an_edit_that_hangs_in_one_job_keeps_no_other_from_being_marked(two_jobs
 
 def lose_own(site: Site) -> None:
     """A chunk goes without a trace, and verify tells of it."""
-    name = chunk_id(OWN).hex()
-    (site.chunks / name[:2] / name).unlink()
+    chunk_file(site, OWN).unlink()
     assert site.concluded().findings
 
 
@@ -117,8 +113,7 @@ def test_what_verify_finds_missing_while_a_backup_runs_is_marked(
     two_jobs: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Verify lists the revisions before the commit and marks the parent after it: it looks once more."""
-    name = chunk_id(SHARED).hex()
-    (two_jobs.chunks / name[:2] / name).unlink()
+    chunk_file(two_jobs, SHARED).unlink()
     two_jobs.image.write_bytes(SHARED + CHANGED)
     refresh = damages.refresh
     made: list[Revision] = []
@@ -140,8 +135,7 @@ def test_a_failure_of_one_look_keeps_no_other_from_being_done(
 ) -> None:
     """The quarantine cannot be listed for a moment; what heals in the job's own records is noted."""
     two_jobs.image.write_bytes(SHARED + CHANGED)
-    name = chunk_id(OWN).hex()
-    (two_jobs.chunks / name[:2] / name).unlink()
+    chunk_file(two_jobs, OWN).unlink()
     two_jobs.concluded("vm")
     two_jobs.image.write_bytes(CHANGED + OWN)
 

@@ -2,13 +2,10 @@
 
 import errno
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from modelfaults import armed
 
-from backy.domain.chunk import chunk_id
-from backy.domain.chunkmap import Entry
 from backy.domain.revision import Distrust
 from backy.ground import locks
 from backy.ground.clock import SystemClock
@@ -19,6 +16,7 @@ from backy.operation.verify import Selected, verify
 from backy.repository import history as histories
 from backy.repository import layout, trust
 from backy.repository.repository import Repository
+from damaging import chunk_file
 from testsite import CHUNK, Site
 
 A, B, C = (bytes([number]) * CHUNK for number in (1, 2, 3))
@@ -35,11 +33,6 @@ def repository(site: Site) -> Iterator[Repository]:
         yield opened
 
 
-def file_of(site: Site, plain: bytes) -> Path:
-    """Where a full chunk is stored."""
-    return site.chunks / layout.chunk_path(Entry(chunk_id(plain)))
-
-
 def concluded(repository: Repository) -> Concluded:
     """Verify as the command, whatever fails in it."""
     with repository.job("vm") as job:
@@ -53,8 +46,8 @@ def test_distrust_stays_while_a_bad_chunk_could_not_be_moved_aside(
     site: Site, repository: Repository
 ) -> None:
     """Backups would take it for a hit, although the revision says already that it has lost another."""
-    file_of(site, A).unlink()
-    bad = file_of(site, B)
+    chunk_file(site, A).unlink()
+    bad = chunk_file(site, B)
     bad.chmod(0o600)
     bad.write_bytes(b"rotten")
 

@@ -6,11 +6,8 @@ from pathlib import Path
 import pytest
 
 from backy.domain.chunk import chunk_id
-from backy.domain.revision import Distrust, Revision
-from backy.ground.directory import Directory
 from backy.operation import parallel
-from backy.repository import trust
-from backy.repository.repository import Repository
+from damaging import chunk_file, distrust, spoil
 from testsite import CHUNK, Site
 
 LARGE = 16 * CHUNK
@@ -28,44 +25,22 @@ def both_forms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Site, b
     # At its first place it stands on the parent's chunk; at the second there is nothing to stand on.
     site.image.write_bytes(content + content)
     site.backup()
-    assert {full(site, base), full(site, content), delta(site, content, base)} == {*site.chunk_files()}
+    assert {chunk_file(site, base), chunk_file(site, content), delta(site, content, base)} == {
+        *site.chunk_files()
+    }
     return site, base, content
-
-
-def full(site: Site, plain: bytes) -> Path:
-    """The file of a chunk in full."""
-    name = chunk_id(plain).hex()
-    return site.chunks / name[:2] / name
 
 
 def delta(site: Site, plain: bytes, base: bytes) -> Path:
     """The file of a chunk as a delta."""
-    return full(site, plain).with_name(f"{chunk_id(plain).hex()}.{chunk_id(base).hex()}")
-
-
-def distrust(site: Site, revision: Revision) -> None:
-    """As an operator who does not trust the disk."""
-    with (
-        Repository.open(str(site.base)) as repository,
-        Directory.open(str(site.job)) as job,
-        trust.distrusting(repository.chunks),
-    ):
-        trust.distrust(job, revision.uuid, Distrust.STORE)
-
-
-def spoil(path: Path) -> None:
-    """Flip a bit."""
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 8
-    path.chmod(0o600)
-    path.write_bytes(content)
+    return chunk_file(site, plain).with_name(f"{chunk_id(plain).hex()}.{chunk_id(base).hex()}")
 
 
 def test_a_proven_delta_is_no_proof_of_the_full_chunk(both_forms: tuple[Site, bytes, bytes]) -> None:
     """They are two files, and the rotten one is stored anew."""
     site, _, content = both_forms
     distrust(site, site.history().revisions[0])
-    spoil(full(site, content))
+    spoil(chunk_file(site, content))
 
     made = site.backup()
 
@@ -82,4 +57,4 @@ def test_a_delta_that_is_gone_is_no_hit(both_forms: tuple[Site, bytes, bytes]) -
 
     made = site.backup()
 
-    assert {full(site, content).name} == site.chunks_of(made)
+    assert {chunk_file(site, content).name} == site.chunks_of(made)

@@ -3,7 +3,6 @@
 import errno
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -16,6 +15,7 @@ from backy.operation.progress import NoProgress
 from backy.operation.slices import Slice, verify_slice
 from backy.repository import trust
 from backy.repository.repository import Repository
+from damaging import distrust, spoil
 from testsite import CHUNK, Site
 
 
@@ -38,28 +38,9 @@ def look_in_slices(site: Site) -> None:
 LOOKS = pytest.mark.parametrize("look", [look_at_all, look_in_slices])
 
 
-def distrust(site: Site, *revisions: Revision) -> None:
-    """As an operator who does not trust the disk."""
-    with (
-        Repository.open(str(site.base)) as repository,
-        Directory.open(str(site.job)) as job,
-        trust.distrusting(repository.chunks),
-    ):
-        for one in revisions:
-            trust.distrust(job, one.uuid, Distrust.STORE)
-
-
 def is_distrusted(site: Site) -> bool:
     """Whether backups read their hits again."""
     return (site.chunks / "distrusted").exists()
-
-
-def spoil(path: Path) -> None:
-    """Flip a bit."""
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 8
-    path.chmod(0o600)
-    path.write_bytes(content)
 
 
 @pytest.fixture
@@ -208,6 +189,7 @@ def test_what_could_not_be_read_counts_to_the_end_of_the_walk(
         def read(fd: int, *arguments: object) -> int:
             if os.fstat(fd).st_ino == inode:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
+            # Each of the two with its own arguments, which mypy cannot tell apart.
             return real(fd, *arguments)  # type: ignore[arg-type]
 
         patch.setattr(os, "preadv", read)

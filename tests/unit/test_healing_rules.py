@@ -17,6 +17,7 @@ from backy.ground.errors import StorageFailed
 from backy.operation.trust import note_healed, settle
 from backy.repository import damage, layout, quarantine
 from backy.repository.repository import Repository
+from damaging import chunk_file, spoil
 from testsite import CHUNK, Site
 
 A, B = (bytes([number]) * CHUNK for number in (1, 2))
@@ -28,17 +29,6 @@ def repository(site: Site) -> Iterator[Repository]:
     with Repository.open(str(site.base)) as opened:
         yield opened
     failpoint.install(None)
-
-
-def file_of(site: Site, plain: bytes) -> Path:
-    """Where a full chunk is stored."""
-    return site.chunks / layout.chunk_path(Entry(chunk_id(plain)))
-
-
-def spoil(path: Path) -> None:
-    """The file rots."""
-    path.chmod(0o600)
-    path.write_bytes(b"rotten")
 
 
 def back_up(site: Site, content: bytes) -> None:
@@ -73,7 +63,7 @@ def test_a_chunk_that_is_rescued_between_the_looks_is_not_lost(
     """It is in the trash at the first look, and in the store again when the trash has been looked at."""
     back_up(site, A)
     (revision,) = site.history().revisions
-    path, elsewhere = file_of(site, A), site.folder / "elsewhere"
+    path, elsewhere = chunk_file(site, A), site.folder / "elsewhere"
     path.rename(elsewhere)
     enter = Directory.enter
 
@@ -92,7 +82,7 @@ def test_a_report_comes_after_the_marks(site: Site, repository: Repository) -> N
     back_up(site, A + B)
 
     with recorded() as steps:
-        lose(repository, file_of(site, A), A)
+        lose(repository, chunk_file(site, A), A)
 
     renamed = [step for step in steps if step.startswith("rename ")]
     (mark,) = (at for at, step in enumerate(renamed) if step.endswith(".rev.new"))
@@ -105,7 +95,7 @@ def test_the_name_of_a_new_chunk_lasts_before_anything_says_that_it_healed(
 ) -> None:
     """It may be that of another backup which has not come to its end."""
     back_up(site, A + B)
-    path = file_of(site, A)
+    path = chunk_file(site, A)
     lose(repository, path, A)
     frame = encode_full(chunk_id(A), A, Encoder(parse_codec("lz4")))
     path.write_bytes(b"".join(bytes(part) for part in frame))
@@ -140,7 +130,7 @@ def lost_at_commit(site: Site, repository: Repository) -> Hook:
     def hook(step: str) -> None:
         if step.startswith("rename ") and step.endswith(".pending"):
             failpoint.install(None)
-            lose(repository, file_of(site, A), A)
+            lose(repository, chunk_file(site, A), A)
             failpoint.install(full)
 
     return hook

@@ -16,6 +16,7 @@ from backy.repository import history as histories
 from backy.repository import trust
 from backy.repository.chunks import ChunkReader
 from backy.repository.repository import Repository
+from damaging import spoil
 from testsite import CHUNK, Site
 
 LARGE = 16 * CHUNK
@@ -48,14 +49,6 @@ def frozen_edit(site: Site, repository: Repository) -> Iterator[None]:
     assert locks.try_exclusive(fd)
     yield
     os.close(fd)
-
-
-def spoil(path: Path) -> None:
-    """Flip a bit."""
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 8
-    path.chmod(0o600)
-    path.write_bytes(content)
 
 
 def test_distrust_does_not_wait_for_a_verify_that_is_frozen(

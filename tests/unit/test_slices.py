@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from backy.domain import cycle as cycles
 from backy.domain.cycle import START, Cycle
 from backy.domain.revision import Distrust, Trust
-from backy.ground import locks
 from backy.ground.clock import SystemClock
 from backy.ground.directory import Directory
 from backy.ground.errors import StorageFailed
@@ -26,6 +25,7 @@ from backy.operation.slice_findings import SliceFindings
 from backy.operation.slices import Slice, verify_slice
 from backy.repository import trust
 from backy.repository.repository import Repository
+from damaging import held
 from testsite import CHUNK, Site
 
 NAMES = st.text("0123456789abcdef", min_size=64, max_size=64)
@@ -163,17 +163,6 @@ def unreadable(*paths: Path) -> Iterator[None]:
 
             patch.setattr(os, call, read)
         yield
-
-
-@contextmanager
-def held(site: Site, job: str = "vm") -> Iterator[None]:
-    """Somebody's edit of a job's records does not come to its end."""
-    fd = os.open(site.base / job / ".history", os.O_RDWR)
-    try:
-        locks.wait_exclusive(fd)
-        yield
-    finally:
-        os.close(fd)
 
 
 @contextmanager
