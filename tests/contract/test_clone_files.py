@@ -31,6 +31,24 @@ def test_prune_removes_exactly_what_it_is_told(image_site: ImageSite) -> None:
     assert sorted([image_site.clone(3), *others]) == image_site.clones()
 
 
+def test_a_clone_that_was_removed_does_not_come_back(
+    image_site: ImageSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is listed as gone, so nobody would remove it again: its folder is synced without it."""
+    image_site.kept(1)
+    clone, synced = image_site.clone(1), []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        real(fd)
+        synced.append((os.fstat(fd).st_ino, clone.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert {revision(1)} == image_site.prune(1)
+
+    assert [(image_site.place.stat().st_ino, False)] == synced
+
+
 def test_what_is_gone_already_is_gone(image_site: ImageSite) -> None:
     """A clone that somebody removed, or that was never made, needs no further try."""
     names = [SnapshotName(revision(1)), SnapshotName(revision(2))]

@@ -23,11 +23,41 @@ MIB = 1 << 20
 OLD = b"\xff" * MIB
 
 
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Inode and size of what was synced, in order."""
+    found: list[tuple[int, int]] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        real(fd)
+        seen = os.fstat(fd)
+        found.append((seen.st_ino, seen.st_size if stat.S_ISREG(seen.st_mode) else 0))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return found
+
+
 def filled(content: bytes = b"n" * 8192) -> Buffer:
     """A buffer that holds this."""
     buffer = Buffer(len(content))
     buffer.fill(content)
     return buffer
+
+
+def test_a_restored_file_is_synced_and_then_its_name(
+    tmp_path: Path, synced: list[tuple[int, int]]
+) -> None:
+    """Before the restore says that it is done: no byte is left to a power cut, and no name."""
+    target = FileTarget(str(tmp_path / "image"))
+    target.begin(8192)
+    target.write(filled(), 0, 8192)
+    assert [] == synced
+    target.finish()
+    target.close()
+
+    image = (tmp_path / "image").stat()
+    assert [(image.st_ino, 8192), (tmp_path.stat().st_ino, 0)] == synced
 
 
 def test_second_restore_to_one_file_is_refused(tmp_path: Path) -> None:

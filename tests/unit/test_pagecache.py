@@ -166,6 +166,20 @@ def test_file_without_direct_reads_is_read_and_dropped(
         assert linux.resident_share(file.fd, PAGE, 2 * PAGE) < 1
 
 
+def test_a_file_without_direct_reads_is_brought_to_the_disk_before_it_is_read_fresh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes that were not written yet cannot be dropped, and would be read from the page cache again."""
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT)
+    monkeypatch.setattr(UncachedFile, "_read_direct", lambda *_: None)
+
+    with UncachedFile.open(str(path)) as file:
+        assert linux.resident_share(file.fd, 0, 16 * PAGE) == 1
+        assert CONTENT[: 16 * PAGE] == read(file, 0, 16 * PAGE, fresh=True)
+        assert linux.resident_share(file.fd, 0, 16 * PAGE) < 1
+
+
 def test_many_threads_read_one_file(tmp_path: Path) -> None:
     """An open file may be read by any number of threads, each into its own buffer."""
     path = tmp_path / "file"

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from loopdisk import mounted
 
 from backy.ground import failpoint
 from backy.ground.directory import Directory
@@ -49,6 +50,18 @@ def test_it_is_given_up_where_less_than_its_size_is_free(
     reserve.give_up(chunks)
 
     assert stays is chunks.has("reserve")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("kind", ["xfs", "ext4", "btrfs"])
+def test_its_room_is_there_as_soon_as_it_was_given_up(tmp_path: Path, kind: str) -> None:
+    """Some file systems give space back only when they are synced, and collection needs it at once."""
+    with mounted(tmp_path, kind, 300 << 20) as disk, Directory.open(str(disk.folder)) as chunks:
+        reserve.make(chunks, 32 * SIZE)
+        with disk.filled(SIZE):
+            assert disk.free < 16 * SIZE
+            reserve.give_up(chunks)
+            assert disk.free > 16 * SIZE
 
 
 def test_what_was_given_up_cannot_be_given_up_again(
