@@ -31,7 +31,9 @@ def test_all_verbs_get_by_with_64_descriptors(site: Site, runner: Runner) -> Non
 
     backup = scene.run("backup", "daily", limits=FEW_FILES, threads=8)
     assert backup.ended_well, backup
-    for words in (("restore", str(site.folder / "out.raw")), ("verify",), ("status",)):
+    restore = ("restore", str(site.folder / "out.raw"))
+    others = (("status",), ("du",), ("expire",), ("gc", "--now"), ("repair",))
+    for words in (restore, ("verify",), ("verify", "--slice", "1h"), *others):
         run = as_configured(scene, *words, limits=FEW_FILES, threads=8)
         assert run.ended_well, run
     assert site.image.read_bytes() == (site.folder / "out.raw").read_bytes()
@@ -58,6 +60,39 @@ def test_too_few_descriptors_fail_cleanly(site: Site, runner: Runner) -> None:
 
     assert not ended[0]
     assert ended[-1]
+
+
+def test_too_few_descriptors_for_what_looks_at_the_store_change_nothing(
+    site: Site, runner: Runner
+) -> None:
+    """What could not be looked at is no garbage for collection, and no damage for verify."""
+    scene = Scene(site, runner)
+    for seed in (1, 2):
+        site.image.write_bytes(varied_image(seed))
+        scene.backup()
+    assert scene.run("gc").ended_well
+    scene.keep()
+    ended: dict[str, list[bool]] = {"gc": [], "verify": [], "slice": []}
+    for limit in range(5, 40):
+        for name, words in (
+            ("gc", ("gc",)),
+            ("verify", ("verify",)),
+            ("slice", ("verify", "--slice", "1h")),
+        ):
+            run = scene.run(*words, limits={"NOFILE": limit})
+            ended[name].append(run.ended_well)
+            if not run.ended_well:
+                # With 1 where not even the command could be loaded, which finds nothing either.
+                assert "exited" == run.state, run
+                assert not run.out or ", 0 bad: " in run.out, run
+                assert run.code in ((1,) if name == "gc" else (1, 2))
+                assert "open files" in run.err, run.err
+                assert "Traceback" not in run.err
+        scene.check_images()
+
+    assert [] == list((site.chunks / "quarantine").iterdir())
+    assert [0, 0] == [one.damaged for one in site.history().revisions]
+    assert [(False, True)] * 3 == [(one[0], one[-1]) for one in ended.values()]
 
 
 def test_a_limit_on_file_sizes_fails_cleanly(site: Site, runner: Runner) -> None:
