@@ -181,6 +181,21 @@ def test_a_hostile_name_does_not_steer_the_terminal(site: Site) -> None:
 # ..What it refuses............................................................................
 
 
+def test_a_stranger_in_any_folder_is_told_and_stays(site: Site, kept: Revision) -> None:
+    """Collection understands all that it passes over, or says that it does not."""
+    folders = [
+        site.chunks,
+        *(site.chunks / name for name in ("ab", "tmp", "users", "trash", "quarantine")),
+    ]
+    strangers = [folder / "README" for folder in folders]
+    for path in strangers:
+        path.write_text("mine")
+
+    assert sorted(map(str, strangers)) == sorted(document(site)["foreign"])
+    assert sorted(map(str, strangers)) == sorted(document(site, "-n")["foreign"])
+    assert all(path.read_text() == "mine" for path in strangers)
+
+
 def test_a_name_that_is_not_utf8_is_escaped_in_json(site: Site) -> None:
     """JSON has no other way to tell of it."""
     (site.chunks / "00" / os.fsdecode(b"b\xff")).touch()

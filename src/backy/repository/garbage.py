@@ -138,8 +138,13 @@ def weigh_trash(chunks: Directory, marks: Marks, refusals: Refusals) -> Chunks:
 
 
 def strangers(chunks: Directory) -> list[str]:
-    """Paths of what is in the trash and no generation."""
-    return _in_trash(chunks)[1]
+    """Paths of what is in the store, its trash or its quarantine and belongs to none of them."""
+    found = [chunks.file_path(name) for name in sorted(chunks.names()) if not layout.is_part(name)]
+    with chunks.enter(layout.QUARANTINE) as quarantine:
+        for name, is_directory in sorted(quarantine.scan()):
+            if not (is_directory and layout.is_uuid(name)):
+                found.append(quarantine.file_path(name))
+    return found + _in_trash(chunks)[1]
 
 
 def _in_trash(chunks: Directory) -> tuple[list[str], list[str]]:

@@ -74,6 +74,8 @@ MAP = ".map"
 
 STORE_FORMAT = 1
 FANOUT = tuple(f"{number:02x}" for number in range(256))
+_FOLDERS = (TEMPORARY, USERS, TRASH, QUARANTINE)
+_FILES = (FORMAT, DISTRUSTED, VERIFIED, RESERVE, COLLECTOR_LOCK, KNOWN, COLLECTION)
 
 _UUID = r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
 _RECORD_NAME = re.compile(_UUID + r"(\.rev|\.pending|\.forgotten)")
@@ -132,6 +134,12 @@ def chunk_path(entry: Entry) -> str:
     """Path of a chunk's file below `chunks/`."""
     name = chunk_name(entry)
     return f"{name[:2]}/{name}"
+
+
+def is_part(name: str) -> bool:
+    """Whether a name in `chunks` is that of a part of the store, or of one that is being replaced."""
+    part = name.removeprefix(".").removesuffix(".new") if name.startswith(".") else name
+    return part in _FILES or name in _FOLDERS or name in FANOUT
 
 
 def is_chunk_name(name: str) -> bool:
