@@ -3,12 +3,10 @@
 import functools
 import hashlib
 import importlib
-import json
 import re
 import shlex
 import subprocess
 import sys
-import tarfile
 import time
 import tomllib
 from collections.abc import Iterator
@@ -40,6 +38,7 @@ from backy.ground.directory import Directory
 from backy.ground.errors import BackyError, SpecError
 from backy.repository import layout
 from backy.repository.maps import MapWriter
+from goldenstore import held_by, unpack
 from testsite import Site
 
 SECTIONS = ["Name", "Synopsis", "Description", "Options", "Exit codes", "Examples", "See also"]
@@ -370,11 +369,9 @@ def test_documented_chunk_ids_are_right() -> None:
 def test_the_documented_reader_restores_the_golden_store(tmp_path: Path) -> None:
     """The program in doc/format.md, which knows nothing of backy, reads every form of the format."""
     program = first_block((DOC / "format.md").read_text(), "reader")
-    golden = ROOT / "tests" / "golden"
     base, image = tmp_path / "base", tmp_path / "image.raw"
-    with tarfile.open(golden / "store-1.tar.gz") as tar:
-        tar.extractall(base, filter="data")
-    expected = json.loads((golden / "store-1.json").read_text())
+    unpack("store-1", base)
+    expected = held_by("store-1")
 
     assert "import backy" not in program
     assert expected

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,8 @@ from backy.domain.revision import Distrust, SnapshotName
 from backy.ground.directory import Directory
 from backy.repository import history as histories
 from backy.repository import snapshots
+from goldenstore import STORES, held_by, unpack
 from testsite import run_backy
-
-HERE = Path(__file__).parent
-STORES = sorted(path.name.removesuffix(".tar.gz") for path in HERE.glob("store-*.tar.gz"))
 
 
 @pytest.fixture(params=STORES)
@@ -23,9 +20,8 @@ def unpacked(
 ) -> tuple[Path, dict[str, dict[str, object]]]:
     """A golden store, and what its revisions hold."""
     name = request.param
-    with tarfile.open(HERE / f"{name}.tar.gz") as tar:
-        tar.extractall(tmp_path / "base", filter="data")
-    return tmp_path / "base", json.loads((HERE / f"{name}.json").read_text())
+    unpack(name, tmp_path / "base")
+    return tmp_path / "base", held_by(name)
 
 
 def test_golden_stores_exist() -> None:
@@ -61,8 +57,7 @@ def test_golden_store_restores_every_revision(
 
 def test_a_golden_store_has_what_backups_from_snapshots_leave(tmp_path: Path) -> None:
     """Deltas, inherited maps, the list of snapshots, and records of what was read and what was found."""
-    with tarfile.open(HERE / "store-2.tar.gz") as tar:
-        tar.extractall(tmp_path, filter="data")
+    unpack("store-2", tmp_path)
     deltas = [path for path in tmp_path.glob("chunks/[0-9a-f][0-9a-f]/*") if "." in path.name]
     with Directory.open(str(tmp_path / "vm")) as job:
         revisions = histories.load(job).revisions

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tarfile
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,8 @@ from backy.repository.maps import open_pinned
 from backy.repository.repository import Repository
 from backy.repository.users import registered
 from collecting import DAY, back_up, entries, forget, gc, in_trash, names
+from goldenstore import unpack
 from testsite import CHUNK, Site
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "store-1.tar.gz"
 
 
 @pytest.fixture
@@ -110,8 +108,7 @@ def test_the_golden_store_loses_nothing(tmp_path: Path) -> None:
     """A store that the first version of the format wrote, with all that the formats know."""
     site = Site(tmp_path)
     shutil.rmtree(site.base)
-    with tarfile.open(GOLDEN) as tar:
-        tar.extractall(site.base, filter="data")
+    unpack("store-1", site.base)
     (site.chunks / "reserve").touch()
     before = names(site)
     done = gc(site, waive_grace=True)
